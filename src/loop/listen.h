@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/* Listening sockets.  A name such as "localhost" is bound on every address it has (IPv4 and
+ * IPv6), "" or "*" on all; each worker has its own socket on the same port (SO_REUSEPORT) and
+ * accepts for itself.  Port 0 lets the kernel choose one port for all of them.  Owner: service/.
+ * Opened and closed by main while the workers run or before; callbacks on each worker. */
+#include <glib.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/net.h"
+#include "loop/worker.h"
+
+typedef struct Listener Listener;
+
+/* The descriptor (non-blocking, close-on-exec, TCP_NODELAY) is the callee's. */
+typedef void ListenerAcceptFn(void *arg, Worker *worker, int fd, const NetAddr *peer);
+
+/* Binds, and starts to accept on each worker.  Errors name address and port. */
+K_MUST_CHECK Listener *listener_open(Workers *workers, const char *host, uint16_t port,
+				     ListenerAcceptFn *fn, void *arg, GError **ret_error);
+uint16_t listener_port(const Listener *listener); /* the real one */
+/* Stops accepting and closes the sockets; waits until no callback runs any more, so not on a
+ * worker.  NULL is fine. */
+void listener_free(Listener *listener);
+/* Bound, non-blocking sockets of one worker for a server with its own accept loop (http/):
+ * opens one per address; caller owns the descriptors.  With port 0 in *port the first bind
+ * chooses and *port is set; later calls pass that port on. */
+K_MUST_CHECK bool listener_bind_all(const char *host, uint16_t *port, GArray **ret_fds,
+				    GError **ret_error);

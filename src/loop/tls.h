@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/* TLS contexts, counted atomically and immutable, so shared between workers; a reload makes a
+ * new one.  TLS 1.2 and later.  OpenSSL types stay inside loop/. */
+#include <glib.h>
+#include <stdbool.h>
+
+#include "base/check.h"
+
+typedef struct TlsContext TlsContext;
+
+typedef enum TlsVerify {
+	TLS_VERIFY_NONE, /* encrypt only (opportunistic SMTP) */
+	TLS_VERIFY_NAME, /* chain and host name */
+} TlsVerify;
+
+K_MUST_CHECK TlsContext *tls_server_new(const char *cert_path, const char *key_path,
+					GError **ret_error);
+/* `ca_path` NULL: the system's authorities. */
+K_MUST_CHECK TlsContext *tls_client_new(TlsVerify verify, const char *ca_path, GError **ret_error);
+TlsContext *tls_context_ref(TlsContext *context);
+void tls_context_unref(TlsContext *context); /* NULL is fine */
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(TlsContext, tls_context_unref)
