@@ -1,0 +1,232 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/* The transaction: one request to send one message, and the answers to it.
+ *
+ * It only grows.  Scalars are set once, recipients are appended, the body grows until final,
+ * answers are given once.  So nobody compares snapshots: an observer keeps a small TxMark of
+ * what it has seen, and what is new is (tx, mark).  The one exception is a new delivery attempt,
+ * which forgets the former attempt's answers (tx_begin_attempt) and shows in the mark.
+ *
+ *      user (SMTP session, REST API, exploder, filter chain)     writes requests
+ *        |   tx   |
+ *      port (local router, remote node, SMTP client)             writes answers
+ *
+ * Both sides watch the same object; each tx_* setter notes the change, and all watchers are
+ * called once, at the end of the loop turn, never inside the setter.
+ *
+ * Counted, not atomic: lives on one worker.  Pure: no I/O, no clock. */
+#include <glib.h>
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/check.h"
+#include "base/defer.h"
+#include "base/net.h"
+#include "tx/address.h"
+#include "tx/blob.h"
+#include "tx/response.h"
+
+typedef struct Tx Tx;
+
+#define TX_RCPTS_MAX 1000 /* default cap of recipients (RFC 5321 4.5.3.1.8: at least 100) */
+
+/* ---- parts ---- */
+
+typedef struct TxRcpt {
+	Mailbox *to;
+	Response *response; /* NULL: no answer yet */
+} TxRcpt;
+
+/* A named blob of a message-builder or parsed message. */
+typedef struct TxPart {
+	char *id;
+	Blob *blob;
+} TxPart;
+
+/* The message, in one of three forms: `raw` alone (RFC 5322 bytes); `builder` with `parts` (JSON
+ * to be rendered, spec 15); `builder` with `parts` and `raw` (parsed form and original, spec 16).
+ * Counted, not atomic. */
+typedef struct TxBody {
+	int refs;
+	Blob *raw;	/* NULL: builder form */
+	json_t *builder; /* NULL: raw form.  Contents are normalised to {"create_id": part id} */
+	GPtrArray *parts; /* TxPart*; empty in raw form */
+} TxBody;
+
+TxBody *tx_body_new_raw(Blob *raw); /* takes a reference of its own */
+/* `builder` is borrowed (counted); add parts with tx_body_add_part.  `raw` may be NULL. */
+TxBody *tx_body_new_builder(json_t *builder, Blob *raw);
+void tx_body_add_part(TxBody *body, const char *id, Blob *blob);
+TxPart *tx_body_part(const TxBody *body, const char *id); /* NULL: unknown */
+TxBody *tx_body_ref(TxBody *body);
+void tx_body_unref(TxBody *body); /* NULL is fine */
+bool tx_body_is_final(const TxBody *body); /* every blob is; false for NULL */
+uint64_t tx_body_len(const TxBody *body);  /* bytes held, all blobs */
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(TxBody, tx_body_unref)
+
+/* Where routing decided to send it; never on the wire. */
+typedef struct TxRoute {
+	char *url;	  /* creation URL of the next node; NULL: none configured */
+	char *sender;	  /* JSON sender.name there */
+	char *tag;	  /* JSON sender.tag there, or NULL */
+	GPtrArray *hosts; /* HostPort*: where that node shall connect, in order; may be empty */
+	bool resolved;	  /* `hosts` are addresses */
+	bool send_filter_output;
+	bool receive_parsing;
+	int64_t max_inline; /* for receive_parsing, bytes */
+} TxRoute;
+
+TxRoute *tx_route_new(void);
+void tx_route_free(TxRoute *route); /* NULL is fine */
+
+/* ---- the transaction ---- */
+
+/* Members are read freely and written only through the functions below. */
+struct Tx {
+	int refs;
+	uint64_t version; /* 1 at creation, +1 with each noted change; the REST etag */
+	char *id;	  /* NULL until it is a REST resource */
+
+	/* requests */
+	HostPort *remote_host, *local_host;
+	Mailbox *mail_from;
+	GPtrArray *rcpts; /* TxRcpt* */
+	TxBody *body;
+	json_t *smtp_meta;	    /* object or NULL */
+	json_t *retry, *notification; /* presence enables */
+	char *sender_name, *sender_tag;
+	bool cancelled;
+	uint32_t heartbeats; /* pings that carried nothing */
+
+	/* answers, all of the current attempt */
+	Response *mail_response;
+	uint32_t rcpt_answers; /* how many recipients have one */
+	Response *data_response;
+	json_t *filter_output; /* object by filter name, or NULL */
+	int attempt_count;     /* 0 before the first */
+	char *final_attempt_reason;
+
+	/* internal */
+	TxRoute *route;
+	uint32_t changes[3]; /* counters behind the marks: sender side, body, answers */
+	struct TxWatch *watches;
+	Defer defer;
+	DeferQueue *queue;
+	struct TxWatch *walking; /* next watch of a notification under way */
+};
+
+/* Changes are delivered through `queue` (the worker's; a test's own). */
+Tx *tx_new(DeferQueue *queue);
+Tx *tx_ref(Tx *tx);
+void tx_unref(Tx *tx); /* NULL is fine */
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(Tx, tx_unref)
+
+/* ---- requests: written by the user ---- */
+
+/* Each returns false, changing nothing, when it is already set (write once). */
+bool tx_set_mail_from(Tx *tx, Mailbox *from);		      /* counted */
+bool tx_set_hosts(Tx *tx, const HostPort *remote, const HostPort *local); /* NULL: leave */
+bool tx_set_smtp_meta(Tx *tx, json_t *meta);		      /* counted */
+bool tx_set_sender(Tx *tx, const char *name, const char *tag); /* tag may be NULL */
+bool tx_set_body(Tx *tx, TxBody *body);			      /* counted */
+bool tx_enable_retry(Tx *tx, json_t *value);		      /* counted; NULL: {} */
+bool tx_enable_notification(Tx *tx, json_t *value);
+bool tx_set_route(Tx *tx, TxRoute *route); /* moved; freed when refused */
+/* Returns its index. */
+size_t tx_add_rcpt(Tx *tx, Mailbox *to); /* counted */
+/* The body's blobs grew or became final: whoever wrote into them says so. */
+void tx_note_body(Tx *tx);
+void tx_cancel(Tx *tx);	   /* idempotent */
+void tx_heartbeat(Tx *tx);
+
+/* ---- answers: written by the port (or by a filter) ---- */
+
+/* Each takes over the reference to `response` and returns false, dropping it, when there is an
+ * answer already. */
+bool tx_answer_mail(Tx *tx, Response *response);
+bool tx_answer_rcpt(Tx *tx, size_t index, Response *response);
+bool tx_answer_data(Tx *tx, Response *response);
+/* Merges into filter_output; `output` is moved. */
+void tx_set_filter_output(Tx *tx, const char *filter, json_t *output);
+/* Forgets answers and filter output, attempt_count += 1. */
+void tx_begin_attempt(Tx *tx);
+void tx_set_attempt_count(Tx *tx, int count); /* loading from the store */
+bool tx_finish(Tx *tx, const char *final_attempt_reason);
+
+/* ---- reading ---- */
+
+static inline size_t
+tx_rcpt_count(const Tx *tx)
+{
+	return tx->rcpts->len;
+}
+static inline TxRcpt *
+tx_rcpt(const Tx *tx, size_t index)
+{
+	return (TxRcpt *)g_ptr_array_index(tx->rcpts, index);
+}
+size_t tx_rcpts_accepted(const Tx *tx); /* recipients answered 2xx */
+bool tx_body_ready(const Tx *tx);	/* has a body and it is final */
+
+/* An answer is owed for what has been asked so far (spec 3.8 "in flight"). */
+bool tx_in_flight(const Tx *tx);
+/* Answers everything that is owed (spec 3.8 "fill"); what depends on a failed MAIL or on failed
+ * recipients gets the class of that failure: temporary stays temporary.  Counted by itself. */
+void tx_fill_in_flight(Tx *tx, Response *response);
+/* Applies the SMTP preconditions: recipients behind a failed MAIL, data behind failed recipients
+ * are answered.  True while the transaction is live (it can still make progress). */
+bool tx_check_preconditions(Tx *tx);
+
+/* ---- marks ---- */
+
+typedef struct TxMark {
+	uint64_t version;
+	int attempt;
+	uint32_t rcpts;	       /* how many were seen */
+	uint32_t rcpt_answers; /* how many answers */
+	uint64_t body_len;
+	uint32_t heartbeats;
+	unsigned seen; /* TxNew bits whose thing was there */
+} TxMark;
+
+typedef enum TxNew {
+	TX_NEW_MAIL_FROM = 1 << 0,
+	TX_NEW_RCPT = 1 << 1, /* from mark.rcpts on */
+	TX_NEW_BODY = 1 << 2, /* appeared or grew */
+	TX_NEW_BODY_FINAL = 1 << 3,
+	TX_NEW_CANCEL = 1 << 4,
+	TX_NEW_HEARTBEAT = 1 << 5,
+	TX_NEW_RETRY = 1 << 6, /* retry or notification was enabled */
+	TX_NEW_MAIL_RESPONSE = 1 << 8,
+	TX_NEW_RCPT_RESPONSE = 1 << 9,
+	TX_NEW_DATA_RESPONSE = 1 << 10,
+	TX_NEW_FILTER_OUTPUT = 1 << 11,
+	TX_NEW_ATTEMPT = 1 << 12,
+	TX_NEW_FINAL = 1 << 13, /* final_attempt_reason */
+} TxNew;
+#define TX_NEW_REQUESTS 0x00ff
+#define TX_NEW_ANSWERS	0xff00
+
+/* A zeroed TxMark has seen nothing. */
+unsigned tx_since(const Tx *tx, const TxMark *mark); /* TxNew bits */
+void tx_mark(const Tx *tx, TxMark *mark);	      /* everything up to now is seen */
+
+/* ---- watching ---- */
+
+typedef struct TxWatch TxWatch;
+typedef void TxWatchFn(void *arg, Tx *tx);
+struct TxWatch {
+	Tx *tx; /* counted while watching; NULL otherwise */
+	TxWatch *next, *prev;
+	TxWatchFn *fn;
+	void *arg;
+};
+
+/* Embedded in the observer.  `fn` is called after changes, several changes at once, at the end of
+ * the loop turn.  Watches are called in the order of watching.  A watch may be removed, added or
+ * freed inside any callback. */
+void tx_watch(Tx *tx, TxWatch *watch, TxWatchFn *fn, void *arg);
+void tx_unwatch(TxWatch *watch); /* nothing happens when it does not watch */
+/* Notes a change without content (version + 1). */
+void tx_touch(Tx *tx);
