@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/* The durable queue: transactions that we are responsible for, and their bodies.
+ *
+ * Asynchronous: workers hand over jobs, a store thread runs them in groups, one flushed commit
+ * for all that came while the former flush ran, and each answer is posted back to the worker
+ * that asked, exactly once, never inside the call.  An answer without error means: committed and
+ * flushed.  Jobs of one worker run in the order in which they were given.
+ *
+ * The queue of jobs is bounded: when it is full a job is answered K_ERROR_FULL at once (still not
+ * inside the call).  Owner: service/router.  store_* may be called on any worker. */
+#include <glib.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/clock.h"
+#include "loop/worker.h"
+#include "tx/blob.h"
+
+typedef struct Store Store;
+
+#define STORE_QUEUE_MAX 20000 /* jobs waiting, default */
+
+/* A body blob of a row.  `name` NULL: the message itself (/body), else a named part. */
+typedef struct StoreBlob {
+	char *name;
+	Blob *blob; /* final; in memory or spilled */
+} StoreBlob;
+
+/* One transaction as it lies in the store.  Plain owned values, so that it can cross threads. */
+typedef struct StoreRow {
+	char *id;
+	char *sender, *tag;   /* tag may be NULL */
+	char *json;	      /* requests, TX_JSON_STORE text */
+	char *builder;	      /* message-builder spec text, or NULL */
+	char *responses;      /* answers of the newest attempt, TX_JSON_ATTEMPT text, or NULL */
+	char *mail_from;      /* for operators: envelope sender */
+	char *rcpt;	      /* for operators: first recipient */
+	int64_t creation;     /* unix seconds */
+	int64_t last_update;  /* unix seconds; set by the store */
+	int64_t next_attempt; /* unix seconds; 0: none planned */
+	int attempts;	      /* attempts started so far */
+	bool leased;	      /* a running process works on it */
+	uint64_t version;     /* the etag survives a restart */
+	char *final_reason;   /* NULL: not final */
+	GPtrArray *blobs;     /* StoreBlob*, may be empty */
+} StoreRow;
+
+StoreRow *store_row_new(void);
+void store_row_free(StoreRow *row); /* NULL is fine */
+void store_row_add_blob(StoreRow *row, const char *name, Blob *blob); /* counted */
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(StoreRow, store_row_free)
+
+typedef struct StoreConfig {
+	const char *url; /* sqlite:///relative, sqlite:////absolute, sqlite+pysqlite:///..., a bare path;
+			    postgresql[+driver]://... is refused with a clear error until supported */
+	unsigned queue_max; /* 0: STORE_QUEUE_MAX */
+	BlobLimits blobs;   /* for bodies that are loaded */
+} StoreConfig;
+
+/* Opens or creates the database and its schema, takes the lock against a second process, checks
+ * the settings that durability rests on, gives back the leases of a process that died. */
+K_MUST_CHECK Store *store_open(const StoreConfig *config, GError **ret_error);
+/* Finishes all jobs given so far (their answers are posted), closes.  NULL is fine. */
+void store_close(Store *store);
+
+/* ---- jobs ---- */
+
+/* `error` NULL: done.  `error` and `rows` are borrowed for the call; rows may be stolen with
+ * g_ptr_array_steal_*.  On store_reuse the one row carries the one blob. */
+typedef struct StoreResult {
+	const GError *error;
+	GPtrArray *rows;     /* StoreRow*; NULL where a job returns none */
+	int64_t next_due;    /* store_claim: unix seconds of the earliest row still waiting; 0: none */
+} StoreResult;
+typedef void StoreFn(void *arg, const StoreResult *result);
+
+/* Inserts the row and its blobs (blobs already stored are only referenced) in one transaction.  `row` is moved. */
+void store_insert(Store *store, StoreRow *row, StoreFn *fn, void *arg);
+/* After an attempt, or when it starts: replaces responses, attempts, next_attempt, leased, version, final_reason (those
+ * of `row`; its json, blobs and names are ignored).  K_ERROR_NOT_FOUND when there is no such row.  `row` is moved. */
+void store_update(Store *store, StoreRow *row, StoreFn *fn, void *arg);
+/* Takes up to `limit` rows that are due at `now`, neither final nor leased, earliest first; leases them, loads them
+ * with their blobs. */
+void store_claim(Store *store, int64_t now, unsigned limit, StoreFn *fn, void *arg);
+/* Reads one row; with_blobs false leaves blobs without content but with their names (blob = NULL).
+ * K_ERROR_NOT_FOUND. */
+void store_load(Store *store, const char *id, bool with_blobs, StoreFn *fn, void *arg);
+/* A finished blob of another transaction, by reference: name NULL is the body.  K_ERROR_NOT_FOUND. */
+void store_reuse(Store *store, const char *id, const char *name, StoreFn *fn, void *arg);
+/* Marks a row that is not leased and not final as final with that reason; K_ERROR_NOT_FOUND,
+ * K_ERROR_CONFLICT when it is leased; nothing happens (no error) when it is final. */
+void store_cancel(Store *store, const char *id, const char *reason, StoreFn *fn, void *arg);
+/* Deletes final rows last updated before `before` (unix seconds) and blobs without references, at most `limit` rows. */
+void store_collect(Store *store, int64_t before, unsigned limit, StoreFn *fn, void *arg);
+
+/* For metrics and tests; any thread. */
+typedef struct StoreStats {
+	uint64_t jobs, commits, failures;
+	unsigned queued;
+} StoreStats;
+void store_stats(Store *store, StoreStats *ret_stats);
