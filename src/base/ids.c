@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "base/ids.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "base/check.h"
+#include "base/text.h"
+
+static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
+/* Two digits for the worker, then the random part. */
+_Static_assert(IDS_WORKERS_MAX == 64 * 64, "two base64url digits");
+_Static_assert(2 + (IDS_ENTROPY_MAX * 8 + 5) / 6 + 1 <= IDS_TX_MAX, "longest id");
+
+void
+ids_random(void *out, size_t len)
+{
+	uint8_t *at = out;
+	while (len > 0) {
+		ssize_t got = getrandom(at, len, 0);
+		if (got < 0 && errno == EINTR)
+			continue;
+		k_assert(got > 0);
+		at += got;
+		len -= (size_t)got;
+	}
+}
+
+uint64_t
+ids_random_below(uint64_t bound)
+{
+	k_assert(bound > 0);
+	/* Values below `skip` would make the first few results likelier than the others. */
+	uint64_t skip = -bound % bound;
+	uint64_t value;
+	do
+		ids_random(&value, sizeof(value));
+	while (value < skip);
+	return value % bound;
+}
+
+char *
+ids_tx_new(unsigned worker, unsigned entropy)
+{
+	k_assert(worker < IDS_WORKERS_MAX);
+	entropy = CLAMP(entropy, IDS_ENTROPY_MIN, IDS_ENTROPY_MAX);
+	uint8_t bytes[IDS_ENTROPY_MAX];
+	ids_random(bytes, entropy);
+	g_autofree char *random = text_base64url(bytes, entropy);
+	return g_strdup_printf("%c%c%s", digits[worker / 64], digits[worker % 64], random);
+}
+
+static unsigned
+digit_value(char c)
+{
+	const char *at = c != '\0' ? strchr(digits, c) : NULL;
+	return at != NULL ? (unsigned)(at - digits) : 0;
+}
+
+unsigned
+ids_tx_worker(const char *id, unsigned workers)
+{
+	k_assert(workers > 0);
+	if (id == NULL || id[0] == '\0')
+		return 0;
+	return (digit_value(id[0]) * 64 + digit_value(id[1])) % workers;
+}
+
+bool
+ids_tx_is_valid(const char *id)
+{
+	if (id == NULL)
+		return false;
+	size_t len = strspn(id, digits);
+	return id[len] == '\0' && len > 2 && len < IDS_TX_MAX;
+}
+
+/* What tells the sessions of one process from those of the one before: never 0 once chosen. */
+static uint32_t
+process_tag(void)
+{
+	static _Atomic uint32_t tag;
+	uint32_t value = atomic_load_explicit(&tag, memory_order_relaxed);
+	if (value != 0)
+		return value;
+	uint32_t fresh;
+	ids_random(&fresh, sizeof(fresh));
+	fresh |= 1;
+	return atomic_compare_exchange_strong(&tag, &value, fresh) ? fresh : value;
+}
+
+void
+ids_session(char out[IDS_SESSION_MAX])
+{
+	static atomic_ullong counter;
+	unsigned long long number = atomic_fetch_add_explicit(&counter, 1, memory_order_relaxed);
+	/* 6 + 1 + at most 16 hex digits */
+	(void)snprintf(out, IDS_SESSION_MAX, "%06x-%llx", process_tag() >> 8, number);
+}
