@@ -85,7 +85,8 @@ void tx_route_free(TxRoute *route); /* NULL is fine */
 /* Members are read freely and written only through the functions below. */
 struct Tx {
 	int refs;
-	uint64_t version; /* 1 at creation, +1 with each noted change; the REST etag */
+	uint64_t version; /* 1 at creation, +1 with each noted change; the REST etag.  A body that
+			     grows without becoming final does not move it (spec 4.6) */
 	char *id;	  /* NULL until it is a REST resource */
 
 	/* requests */
@@ -109,14 +110,17 @@ struct Tx {
 
 	/* internal */
 	TxRoute *route;
-	uint32_t changes[3]; /* counters behind the marks: sender side, body, answers */
-	struct TxWatch *watches;
+	uint32_t body_notes;  /* how often the body was noted */
+	uint32_t outputs;     /* how often filter_output changed */
+	bool body_final;      /* the end of the body was noted */
+	uint32_t round;	      /* notifications so far */
+	struct TxWatch *watches; /* the first; its `prev` is the last */
 	Defer defer;
 	DeferQueue *queue;
 	struct TxWatch *walking; /* next watch of a notification under way */
 };
 
-/* Changes are delivered through `queue` (the worker's; a test's own). */
+/* Changes are delivered through `queue` (the worker's; a test's own); NULL: no watching. */
 Tx *tx_new(DeferQueue *queue);
 Tx *tx_ref(Tx *tx);
 void tx_unref(Tx *tx); /* NULL is fine */
@@ -135,7 +139,8 @@ bool tx_enable_notification(Tx *tx, json_t *value);
 bool tx_set_route(Tx *tx, TxRoute *route); /* moved; freed when refused */
 /* Returns its index. */
 size_t tx_add_rcpt(Tx *tx, Mailbox *to); /* counted */
-/* The body's blobs grew or became final: whoever wrote into them says so. */
+/* The body's blobs grew or became final: whoever wrote into them says so.  Watchers are called;
+ * the version moves only when the whole body has become final. */
 void tx_note_body(Tx *tx);
 void tx_cancel(Tx *tx);	   /* idempotent */
 void tx_heartbeat(Tx *tx);
@@ -153,6 +158,7 @@ void tx_set_filter_output(Tx *tx, const char *filter, json_t *output);
 void tx_begin_attempt(Tx *tx);
 void tx_set_attempt_count(Tx *tx, int count); /* loading from the store */
 bool tx_finish(Tx *tx, const char *final_attempt_reason);
+void tx_set_version(Tx *tx, uint64_t version); /* loading from the store; never downwards */
 
 /* ---- reading ---- */
 
@@ -175,7 +181,8 @@ bool tx_in_flight(const Tx *tx);
  * recipients gets the class of that failure: temporary stays temporary.  Counted by itself. */
 void tx_fill_in_flight(Tx *tx, Response *response);
 /* Applies the SMTP preconditions: recipients behind a failed MAIL, data behind failed recipients
- * are answered.  True while the transaction is live (it can still make progress). */
+ * (at least one of them) are answered.  True while the transaction is live: no MAIL failure, not
+ * all recipients failed with a body present, no data response. */
 bool tx_check_preconditions(Tx *tx);
 
 /* ---- marks ---- */
@@ -186,6 +193,8 @@ typedef struct TxMark {
 	uint32_t rcpts;	       /* how many were seen */
 	uint32_t rcpt_answers; /* how many answers */
 	uint64_t body_len;
+	uint32_t body_notes;
+	uint32_t outputs;
 	uint32_t heartbeats;
 	unsigned seen; /* TxNew bits whose thing was there */
 } TxMark;
@@ -219,13 +228,15 @@ typedef void TxWatchFn(void *arg, Tx *tx);
 struct TxWatch {
 	Tx *tx; /* counted while watching; NULL otherwise */
 	TxWatch *next, *prev;
+	uint32_t since; /* tx->round when it began */
 	TxWatchFn *fn;
 	void *arg;
 };
 
 /* Embedded in the observer.  `fn` is called after changes, several changes at once, at the end of
- * the loop turn.  Watches are called in the order of watching.  A watch may be removed, added or
- * freed inside any callback. */
+ * the loop turn; also when the change came before the watch in the same turn.  Watches are called
+ * in the order of watching.  A watch may be removed, added or freed inside any callback; one that
+ * is added there is first called for the next change.  The tx lives through the round. */
 void tx_watch(Tx *tx, TxWatch *watch, TxWatchFn *fn, void *arg);
 void tx_unwatch(TxWatch *watch); /* nothing happens when it does not watch */
 /* Notes a change without content (version + 1). */
