@@ -11,6 +11,9 @@ Chain *chain_new(const ChainConf *conf, Tx *tx, const FilterEnv *env);
 /* Ends the attempt: upstream transactions without a final answer are cancelled.  NULL is fine;
  * not inside a filter callback. */
 void chain_free(Chain *chain);
+/* A ping that comes from the owner of the chain, not from downstream: every filter is updated with
+ * TX_NEW_HEARTBEAT, so that next hops keep their transactions; the tx itself does not change. */
+void chain_heartbeat(Chain *chain);
 /* Some filter waits for something of its own (DNS, crypto): for dumps and tests. */
 bool chain_is_waiting(const Chain *chain);
 /* Signals of the filters so far: object or NULL; borrowed. */

@@ -441,6 +441,30 @@ tx_finish(Tx *tx, const char *final_attempt_reason)
 }
 
 void
+tx_set_durable(Tx *tx)
+{
+	tx->durable = true;
+	tx->durable_refused = false;
+	tx_touch(tx);
+}
+
+void
+tx_refuse_durable(Tx *tx)
+{
+	if (tx->durable || tx->durable_refused)
+		return;
+	tx->durable_refused = true;
+	tx_touch(tx);
+}
+
+void
+tx_set_id(Tx *tx, const char *id)
+{
+	k_assert_for(tx->id == NULL, tx->id);
+	tx->id = g_strdup(id);
+}
+
+void
 tx_set_version(Tx *tx, uint64_t version)
 {
 	if (version > tx->version)

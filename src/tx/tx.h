@@ -110,6 +110,8 @@ struct Tx {
 
 	/* internal */
 	TxRoute *route;
+	bool durable;	      /* the router has it on disk and will deliver or bounce it */
+	bool durable_refused; /* retries were asked for, and the router cannot take it over */
 	uint32_t body_notes;  /* how often the body was noted */
 	uint32_t outputs;     /* how often filter_output changed */
 	bool body_final;      /* the end of the body was noted */
@@ -158,6 +160,11 @@ void tx_set_filter_output(Tx *tx, const char *filter, json_t *output);
 void tx_begin_attempt(Tx *tx);
 void tx_set_attempt_count(Tx *tx, int count); /* loading from the store */
 bool tx_finish(Tx *tx, const char *final_attempt_reason);
+/* The router's word on who is responsible: told once the row is committed and flushed, or cannot
+ * be; later word replaces earlier. */
+void tx_set_durable(Tx *tx);
+void tx_refuse_durable(Tx *tx);
+void tx_set_id(Tx *tx, const char *id); /* once; it is going to be a REST resource or a row */
 void tx_set_version(Tx *tx, uint64_t version); /* loading from the store; never downwards */
 
 /* ---- reading ---- */

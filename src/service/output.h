@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/* One transaction in the router: its delivery attempts, its row in the store, its end (behaviour
+ * spec section 12).
+ *
+ *   COMMITTING --row on disk--> RUNNING --answered for good--> DONE --nobody looks--> (freed)
+ *                                |   ^
+ *                 temporary,     v   |  due, or retry was enabled
+ *                 in memory    WAITING
+ *   RUNNING --temporary, on disk--> PARKED --row updated--> (freed; dequeue brings it back)
+ *
+ * Responsibility decides what is written (design D3): a row exists once retries are enabled and
+ * the body is complete, and from then on the store knows each change of hands before anybody is
+ * told.  Everything else lives in memory: its client still holds the message.
+ *
+ * Owner: the RouterHome of its worker.  Own worker only. */
+#include <stdbool.h>
+
+#include "conf/config.h"
+#include "filter/chain.h"
+#include "rest/host.h"
+#include "store/store.h"
+#include "tx/port.h"
+
+typedef struct Output Output;
+struct RouterHome;
+
+typedef enum OutputState {
+	OUTPUT_COMMITTING, /* its row is being written before the first attempt */
+	OUTPUT_RUNNING,	   /* a chain works on it */
+	OUTPUT_WAITING,	   /* no attempt runs; it stays in memory for input or a later retry */
+	OUTPUT_PARKED,	   /* the end of an attempt is being written; then the queue has it */
+	OUTPUT_DONE,	   /* nothing more will change */
+	OUTPUT_STATES
+} OutputState;
+const char *output_state_name(OutputState state);
+
+/* Where it comes from, which decides who waits for it. */
+typedef enum OutputOrigin {
+	OUTPUT_FROM_PORT,  /* somebody in this process holds a TxPort */
+	OUTPUT_FROM_REST,  /* it is in the table of REST resources */
+	OUTPUT_FROM_QUEUE, /* it was loaded from the store */
+} OutputOrigin;
+
+/* `tx` is counted and has an id.  Nothing runs before output_start. */
+Output *output_new(struct RouterHome *home, Tx *tx, const SenderConf *sender,
+		   const EndpointConf *endpoint, OutputOrigin origin);
+/* For OUTPUT_FROM_QUEUE: the row it came from. */
+void output_set_row(Output *output, const StoreRow *row);
+/* Starts the first attempt; when the transaction is already ours to deliver, its row goes to disk
+ * first.  `done` (may be NULL) is told when the creation may be acknowledged, never inside the
+ * call. */
+void output_start(Output *output, RestDoneFn *done, void *arg);
+/* The body is complete: `done` when that may be acknowledged. */
+void output_complete(Output *output, RestDoneFn *done, void *arg);
+/* The user of the port does not care any more. */
+void output_release(Output *output);
+/* Tear-down: ends the attempt without writing anything. */
+void output_free(Output *output);
+
+TxPort *output_port(Output *output); /* for OUTPUT_FROM_PORT; stopping it releases */
+Tx *output_tx(const Output *output);
+OutputState output_state(const Output *output);
+bool output_is_incremental(const Output *output);

@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "service/row.h"
+
+#include <string.h>
+
+#include "base/error.h"
+#include "base/json.h"
+#include "tx/codec.h"
+
+static char *
+print_and_free(json_t *json)
+{
+	if (json == NULL)
+		return NULL;
+	char *text = json_print(json);
+	json_decref(json);
+	return text;
+}
+
+static void
+row_add_body(StoreRow *row, const TxBody *body)
+{
+	if (body == NULL)
+		return;
+	if (body->builder != NULL)
+		row->builder = json_print(body->builder);
+	if (body->raw != NULL)
+		store_row_add_blob(row, NULL, body->raw);
+	for (guint i = 0; i < body->parts->len; i++) {
+		const TxPart *part = g_ptr_array_index(body->parts, i);
+		store_row_add_blob(row, part->id, part->blob);
+	}
+}
+
+StoreRow *
+row_update_from_tx(const Tx *tx)
+{
+	StoreRow *row = store_row_new();
+	row->id = g_strdup(tx->id);
+	row->responses = print_and_free(tx_to_json(tx, TX_JSON_ATTEMPT, NULL, NULL));
+	row->attempts = tx->attempt_count;
+	row->version = tx->version;
+	row->final_reason = g_strdup(tx->final_attempt_reason);
+	return row;
+}
+
+StoreRow *
+row_from_tx(const Tx *tx)
+{
+	StoreRow *row = row_update_from_tx(tx);
+	row->sender = g_strdup(tx->sender_name);
+	row->tag = g_strdup(tx->sender_tag);
+	row->json = print_and_free(tx_to_json(tx, TX_JSON_STORE, NULL, NULL));
+	row->mail_from = g_strdup(tx->mail_from != NULL ? tx->mail_from->addr : "");
+	if (tx_rcpt_count(tx) > 0)
+		row->rcpt = g_strdup(tx_rcpt(tx, 0)->to->addr);
+	row_add_body(row, tx->body);
+	return row;
+}
+
+static json_t *
+parse(const char *what, const char *text, GError **ret_error)
+{
+	return json_parse(what, text, strlen(text), ret_error);
+}
+
+/* A row read without contents names its blobs only. */
+static Blob *
+row_blob(const StoreBlob *stored)
+{
+	return stored->blob != NULL ? blob_ref(stored->blob) : blob_new_bytes("", 0);
+}
+
+static bool
+row_body(const StoreRow *row, Tx *tx, GError **ret_error)
+{
+	g_autoptr(Blob) raw = NULL;
+	for (guint i = 0; i < row->blobs->len; i++) {
+		const StoreBlob *stored = g_ptr_array_index(row->blobs, i);
+		if (stored->name == NULL && raw == NULL)
+			raw = row_blob(stored);
+	}
+	g_autoptr(TxBody) body = NULL;
+	if (row->builder != NULL) {
+		g_autoptr(json_t) builder = parse("message_builder", row->builder, ret_error);
+		if (builder == NULL)
+			return false;
+		body = tx_body_new_builder(builder, raw);
+		for (guint i = 0; i < row->blobs->len; i++) {
+			const StoreBlob *stored = g_ptr_array_index(row->blobs, i);
+			if (stored->name == NULL || tx_body_part(body, stored->name) != NULL)
+				continue;
+			g_autoptr(Blob) blob = row_blob(stored);
+			tx_body_add_part(body, stored->name, blob);
+		}
+	} else if (raw != NULL) {
+		body = tx_body_new_raw(raw);
+	}
+	if (body != NULL)
+		tx_set_body(tx, body);
+	return true;
+}
+
+bool
+row_to_tx(const StoreRow *row, Tx *tx, GError **ret_error)
+{
+	if (row->json == NULL)
+		return error_set(ret_error, K_ERROR_STORE, "row %s has no requests", row->id);
+	g_autoptr(json_t) json = parse("json", row->json, ret_error);
+	if (json == NULL)
+		return false;
+	TxRequest request = {0};
+	bool ok = tx_from_json(tx, json, TX_JSON_STORE, &request, ret_error);
+	tx_request_clear(&request);
+	if (!ok || !row_body(row, tx, ret_error))
+		return false;
+	tx_set_sender(tx, row->sender, row->tag);
+	tx_set_attempt_count(tx, row->attempts);
+	if (row->responses != NULL) {
+		g_autoptr(json_t) responses = parse("responses", row->responses, ret_error);
+		if (responses == NULL || !tx_attempt_from_json(tx, responses, ret_error))
+			return false;
+	}
+	if (row->final_reason != NULL && !g_str_equal(row->final_reason, ROW_ONESHOT))
+		tx_finish(tx, row->final_reason);
+	tx_set_id(tx, row->id);
+	tx_set_version(tx, row->version);
+	return true;
+}
