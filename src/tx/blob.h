@@ -32,7 +32,8 @@ Blob *blob_ref(Blob *blob);
 void blob_unref(Blob *blob); /* NULL is fine; any thread */
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Blob, blob_unref)
 
-/* K_ERROR_FULL past size_max or when the disk is full, K_ERROR_IO otherwise; nothing of the call
+/* K_ERROR_FULL past size_max or when the disk is full, K_ERROR_INPUT past a declared total,
+ * K_ERROR_IO otherwise; nothing of the call
  * is kept then.  The blob must not be final. */
 K_MUST_CHECK bool blob_append(Blob *blob, const void *data, size_t len, GError **ret_error);
 /* Declares the total length before or while bytes come; false when it contradicts an earlier one
