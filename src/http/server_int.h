@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/* What server.c (sites, connections, deadlines) and request.c (one request) share.  Everything
+ * here belongs to one worker. */
+#include <event2/event.h>
+#include <microhttpd.h>
+
+#include "base/limbuf.h"
+#include "http/framing.h"
+#include "http/server.h"
+
+typedef struct HttpSite HttpSite;
+typedef struct HttpConn HttpConn;
+
+/* HEAD > BODY > WAIT > REPLY > HEAD ...  What the client, or we, owe next. */
+typedef enum HttpPhase { HTTP_PHASE_HEAD, HTTP_PHASE_BODY, HTTP_PHASE_WAIT, HTTP_PHASE_REPLY } HttpPhase;
+
+/* One TCP connection; owned by its site, freed when the daemon says it is closed. */
+struct HttpConn {
+	HttpSite *site;
+	HttpConn *next, *prev;
+	int fd;
+	HttpPhase phase;
+	Deadline since;	   /* when the phase began */
+	Deadline deadline; /* of HEAD; the others are computed from `since` */
+	HttpRequest *request;
+	struct event *closed_event; /* watches for the client's leaving in WAIT */
+};
+
+/* The part of a server that lives on one worker. */
+struct HttpSite {
+	HttpServer *server;
+	Worker *worker;
+	struct MHD_Daemon *daemon;
+	GArray *fds;	      /* listening sockets, int */
+	GPtrArray *accepts;   /* struct event * */
+	struct event *run;    /* the daemon's epoll descriptor is readable */
+	struct event *again;  /* the daemon wants to run without waiting */
+	HttpConn *conns;
+	unsigned n_conns;
+	Timer sweep;
+	Usec sweep_every;
+	bool accept_paused; /* out of descriptors */
+	bool posted; /* site_attach is on its way */
+	bool closing;
+};
+
+struct HttpServer {
+	HttpServerOptions options; /* strings are not kept */
+	HttpHandlerFn *handler;
+	void *arg;
+	uint16_t port;
+	bool tls;
+	char *cert, *key;  /* PEM text */
+	GPtrArray *sites;  /* HttpSite *, by worker */
+};
+
+typedef enum HttpReader {
+	HTTP_READER_NONE, /* nobody asked for the body: it is dropped */
+	HTTP_READER_COLLECT,
+	HTTP_READER_STREAM,
+} HttpReader;
+
+/* Two references: the connection's, until the daemon has completed the request, and the handler's,
+ * until the answer. */
+struct HttpRequest {
+	int refs;
+	HttpConn *conn; /* NULL: the client has gone */
+	Worker *worker;
+	struct MHD_Connection *mhd;
+	char *target; /* as received */
+	char *method;
+	char *path;
+	const char *query; /* into target, or NULL */
+	HttpFraming framing;
+
+	bool begun;	/* the handler was called */
+	bool ended;	/* the whole body has been read */
+	bool suspended; /* in the daemon */
+	bool paused;	/* by the reader */
+	bool answered;	/* http_respond was called */
+	bool queued;	/* its response was given to the daemon */
+
+	HttpReader reader;
+	HttpBodyFn *body_fn; /* NULL after its last event */
+	void *body_arg;
+	uint64_t cap, received;
+	LimBuf buf;
+	Usec paused_for;
+	Deadline paused_at;
+
+	HttpGoneFn *gone_fn;
+	void *gone_arg;
+
+	struct MHD_Response *response;
+	int status;
+	size_t response_len;
+};
+
+/* server.c */
+void http_conn_phase(HttpConn *conn, HttpPhase phase);
+/* Lets the daemon run soon. */
+void http_site_kick(HttpSite *site);
+
+/* request.c: called by the daemon's callbacks */
+HttpRequest *http_request_new(HttpConn *conn, const char *target);
+enum MHD_Result http_request_begin(HttpRequest *request, struct MHD_Connection *mhd,
+				   const char *method, const char *version);
+enum MHD_Result http_request_data(HttpRequest *request, const char *data, size_t *size);
+enum MHD_Result http_request_end(HttpRequest *request);
+/* The daemon is done with it, or is going to be: nothing can be sent any more.  Gives up the
+ * connection's reference. */
+void http_request_detach(HttpRequest *request);
+/* Tells a waiting handler that its client has left; once. */
+void http_request_gone(HttpRequest *request);
+/* Shutdown: answers a request that waits, behind its handler's back. */
+void http_request_abandon(HttpRequest *request);
