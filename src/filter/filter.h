@@ -31,13 +31,15 @@ typedef enum FilterResult {
 	FILTER_CONTINUE, /* what was new is handled; the next filter's turn */
 	FILTER_WAIT,	 /* the filter started something; it calls filter_resume later, and the
 			    engine comes back to it before any later filter sees this news */
-	FILTER_STOP,	 /* nothing goes on behind this filter in this walk */
+	FILTER_STOP,	 /* handled, but nothing goes on behind this filter until it is called
+			    again and says CONTINUE */
 } FilterResult;
 
 /* Flags: what the filter may do. */
 #define FILTER_PROXY	(1u << 0) /* has an upstream Tx of its own; owns the body */
 #define FILTER_TERMINAL (1u << 1) /* must be last: it sends the transaction somewhere */
 #define FILTER_INCREMENTAL (1u << 2) /* terminal that accepts a growing envelope (exploder) */
+#define FILTER_ROUTES	   (1u << 3) /* a proxy that decides itself which route `up` gets */
 
 struct FilterKind {
 	const char *name;	 /* in YAML: `filter: name` */
@@ -57,11 +59,22 @@ struct FilterKind {
 	/* Per transaction: state_size bytes, zeroed, in filter->state. */
 	size_t state_size;
 	void (*open)(Filter *filter); /* may be NULL */
-	/* Something new on `down` (TxNew bits since this filter last returned CONTINUE or STOP), or a
-	 * resume.  Cancellation and heartbeats are also handed through here, to every filter. */
+	/* Something new on `down` (TxNew bits of requests since this filter last returned CONTINUE or
+	 * STOP), or a resume.  `news` alone says what the filter may look at: `down` may hold more that
+	 * an earlier filter still keeps back.  A filter that waits is called again when it resumes, with
+	 * everything that is new by then; before that only with TX_NEW_CANCEL or TX_NEW_HEARTBEAT,
+	 * which reach every filter at once.  What it returns for these two alone does not count, and
+	 * after a cancellation nothing else comes. */
 	FilterResult (*update)(Filter *filter, unsigned news);
 	/* Ends whatever runs (queries, jobs, ports); NULL: nothing to do.  After it, silence. */
 	void (*close)(Filter *filter);
+
+	/* The kind that really runs for a finished configuration (a cheaper variant); NULL: this
+	 * one. */
+	const FilterKind *(*variant)(const void *conf);
+	/* Offset in the configuration of a `const FilterModules *` that is set before conf_check and
+	 * cleared after it; 0: not wanted (so it is never the first member). */
+	size_t modules_offset;
 };
 
 struct Filter {
@@ -94,6 +107,19 @@ void filter_resume(Filter *filter);
 void filter_set_output(Filter *filter, json_t *output);
 /* The signal of that filter in this chain, or NULL.  Borrowed. */
 json_t *filter_get_output(const Filter *filter, const char *output_name);
+/* For proxies without interest in the body: `up` gets the body of `down` itself.  Call it with the
+ * news of update; nothing happens unless they tell of the body. */
+void filter_pass_body(Filter *filter, unsigned news);
+/* The index in the chain's own transaction of recipient `index` of `down`. */
+size_t filter_base_rcpt(const Filter *filter, size_t index);
+/* Whether some router of this chain has decided about recipient `index` of `down`. */
+bool filter_rcpt_routed(const Filter *filter, size_t index);
+void filter_set_rcpt_routed(Filter *filter, size_t index);
+/* Groups of policies (spec 11.2): a tag whose precondition is unmet rests until something new
+ * comes from downstream.  `tag` is borrowed for the life of the chain. */
+bool filter_tag_is_unmet(const Filter *filter, const char *tag);
+void filter_set_tag_unmet(Filter *filter, const char *tag);
+TxRoute *filter_route_copy(const TxRoute *route);
 /* A fault of ours in the middle of a chain: everything owed is answered
  * `450 internal error: OutputHandler failed to populate response`; `why` is logged. */
 void filter_fail(Filter *filter, const char *why);
