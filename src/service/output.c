@@ -361,9 +361,10 @@ insert_refused(Output *output, const GError *error)
 	run_acks(output, &no);
 	tx_refuse_durable(output->tx);
 	if (output->state == OUTPUT_COMMITTING) {
-		tx_fill_in_flight(output->tx, response_new(full ? 452 : 451,
-							   full ? "4.3.1 insufficient system storage"
-								: "4.3.0 message cannot be stored"));
+		g_autoptr(Response) response =
+			response_new(full ? 452 : 451, full ? "4.3.1 insufficient system storage"
+							    : "4.3.0 message cannot be stored");
+		tx_fill_in_flight(output->tx, response);
 		finish(output, NULL);
 	} else if (output->state == OUTPUT_DONE && output->released) {
 		output_remove(output);

@@ -42,7 +42,6 @@ bool router_is_full(const RouterHome *home);
 
 /* dequeue.c */
 void router_dequeue_init(Router *router);
-void router_dequeue_soon(Router *router); /* worker 0; something may be due */
 void router_dequeue_clear(Router *router);
 /* router_rest.c */
 void router_rest_init(Router *router);

@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/* What gateway.c (SMTP in) and gateway_rest.c (REST in, SMTP out) share. */
+#include <stdatomic.h>
+
+#include "loop/listen.h"
+#include "service/gateway.h"
+#include "smtp/client_pool.h"
+#include "smtp/session.h"
+
+/* One SMTP listening port. */
+typedef struct GatewayService {
+	Gateway *gateway;
+	const SmtpServiceYaml *yaml;
+	const RestOutputConf *output;
+	SmtpServiceConf conf;
+	Listener *listener;
+	SmtpSessions **sessions; /* one per worker */
+} GatewayService;
+
+/* The gateway's part of one worker. */
+typedef struct GatewayHome {
+	Gateway *gateway;
+	Worker *worker;
+	SmtpClientPool *pool;
+	GHashTable *deliveries; /* Tx* -> GatewayTx* of REST clients; owned */
+	atomic_uint active;	/* REST transactions without a final answer */
+	atomic_uint sessions;	/* open, as of the last count */
+} GatewayHome;
+
+struct Gateway {
+	RestHost host; /* first: RestHost* is Gateway* */
+	GatewayConfig *config;
+	Workers *workers;
+	TxPorts *const *ports;
+	char *hostname, *session_uri;
+	GatewayHome *homes;	  /* one per worker */
+	SmtpOutputConf *outputs;  /* one per config->hosts */
+	GatewayService *services; /* config->services->len */
+	atomic_bool draining;
+};
+
+static inline GatewayHome *
+gateway_home(Gateway *gateway, const Worker *worker)
+{
+	return &gateway->homes[worker_index(worker)];
+}
+/* NULL: no such tag. */
+const SmtpOutputConf *gateway_output(const Gateway *gateway, const char *tag);
+
+/* gateway_rest.c */
+void gateway_rest_init(Gateway *gateway);
+void gateway_rest_clear(GatewayHome *home);
+/* keepalive.c: heartbeats for a transaction whose taker is elsewhere.  Takes over `port`. */
+TxPort *keepalive_start(Worker *worker, Tx *tx, TxPort *port, Usec interval);

@@ -1,0 +1,287 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The router as a host of REST resources (rest/host.h). */
+#include <string.h>
+
+#include "base/error.h"
+#include "base/ids.h"
+#include "service/router_int.h"
+#include "service/row.h"
+
+static const EndpointConf *
+find_endpoint(const Router *router, const char *sender, const char *tag,
+	      const SenderConf **ret_sender)
+{
+	*ret_sender = conf_model_sender(router->config->model, sender, tag);
+	if (*ret_sender == NULL || (*ret_sender)->output_chain == NULL)
+		return NULL;
+	return router_config_endpoint(router->config, (*ret_sender)->output_chain);
+}
+
+static RestVerdict
+admit(RestHost *host, const char *sender_name, const char *tag, bool *ret_incremental)
+{
+	const Router *router = (const Router *)host;
+	const SenderConf *sender = NULL;
+	const EndpointConf *endpoint = find_endpoint(router, sender_name, tag, &sender);
+	if (sender == NULL)
+		return (RestVerdict){.status = 404, .text = "unknown sender or tag"};
+	if (endpoint == NULL)
+		return (RestVerdict){.status = 404, .text = "the sender has no output chain"};
+	if (atomic_load(&router->draining))
+		return (RestVerdict){.status = 503, .text = "shutting down"};
+	*ret_incremental = endpoint->chain->incremental;
+	return (RestVerdict){.status = 0};
+}
+
+/* An answer that is known at once but must not fire inside the call. */
+typedef struct Later {
+	Defer defer;
+	RestVerdict verdict;
+	RestDoneFn *done;
+	void *arg;
+} Later;
+
+static void
+later_run(void *arg)
+{
+	Later *later = arg;
+	later->done(later->arg, &later->verdict);
+	g_free(later);
+}
+
+static void
+answer_later(Worker *worker, RestVerdict verdict, RestDoneFn *done, void *arg)
+{
+	Later *later = g_new0(Later, 1);
+	*later = (Later){.verdict = verdict, .done = done, .arg = arg};
+	defer_init(&later->defer, later_run, later);
+	defer_queue(worker_defers(worker), &later->defer);
+}
+
+static void
+create(RestHost *host, Worker *worker, Tx *tx, RestDoneFn *done, void *arg)
+{
+	Router *router = (Router *)host;
+	RouterHome *home = router_home(router, worker);
+	const SenderConf *sender = NULL;
+	const EndpointConf *endpoint =
+		find_endpoint(router, tx->sender_name, tx->sender_tag, &sender);
+	if (endpoint == NULL) {
+		answer_later(worker, (RestVerdict){.status = 404, .text = "unknown sender or tag"},
+			     done, arg);
+	} else if (router_is_full(home)) {
+		answer_later(worker, (RestVerdict){.status = 503, .text = "too many transactions"},
+			     done, arg);
+	} else {
+		Output *output = output_new(home, tx, sender, endpoint, OUTPUT_FROM_REST);
+		output_start(output, done, arg);
+	}
+}
+
+/* ---- from the store ---- */
+
+typedef struct LoadCall {
+	Worker *worker;
+	RestLoadFn *done;
+	void *arg;
+} LoadCall;
+
+static RestVerdict
+store_verdict(const GError *error, const char *not_found)
+{
+	if (g_error_matches(error, K_ERROR, K_ERROR_NOT_FOUND))
+		return (RestVerdict){.status = 404, .text = not_found};
+	log_error(NULL, "store.read_failed", LOG_S("error", error->message));
+	return (RestVerdict){.status = 503, .text = "the store does not answer"};
+}
+
+static void
+on_loaded(void *arg, const StoreResult *result)
+{
+	g_autofree LoadCall *call = arg;
+	if (result->error != NULL) {
+		const RestVerdict no = store_verdict(result->error, "unknown tx");
+		call->done(call->arg, &no, NULL);
+		return;
+	}
+	g_autoptr(GError) error = NULL;
+	g_autoptr(Tx) tx = tx_new(worker_defers(call->worker));
+	const StoreRow *row = g_ptr_array_index(result->rows, 0);
+	if (!row_to_tx(row, tx, &error)) {
+		log_error(&((LogCtx){.tx = row->id}), "store.bad_row", LOG_S("error", error->message));
+		const RestVerdict no = {.status = 500, .text = "the stored transaction is damaged"};
+		call->done(call->arg, &no, NULL);
+		return;
+	}
+	const RestVerdict yes = {.status = 200};
+	call->done(call->arg, &yes, tx);
+}
+
+static void
+load(RestHost *host, Worker *worker, const char *id, RestLoadFn *done, void *arg)
+{
+	LoadCall *call = g_new0(LoadCall, 1);
+	*call = (LoadCall){worker, done, arg};
+	store_load(((Router *)host)->store, id, false, on_loaded, call);
+}
+
+static void
+complete(RestHost *host, Tx *tx, RestDoneFn *done, void *arg)
+{
+	Worker *worker = worker_current();
+	Output *output = router_find(router_home((Router *)host, worker), tx);
+	if (output != NULL)
+		output_complete(output, done, arg);
+	else
+		answer_later(worker, (RestVerdict){.status = 404, .text = "unknown transaction"},
+			     done, arg);
+}
+
+typedef struct CancelCall {
+	RestDoneFn *done;
+	void *arg;
+} CancelCall;
+
+static void
+on_cancelled(void *arg, const StoreResult *result)
+{
+	g_autofree CancelCall *call = arg;
+	/* Unknown or running elsewhere: 200 all the same (behaviour spec 4.7). */
+	RestVerdict verdict = {.status = 200};
+	if (result->error != NULL &&
+	    !g_error_matches(result->error, K_ERROR, K_ERROR_NOT_FOUND) &&
+	    !g_error_matches(result->error, K_ERROR, K_ERROR_CONFLICT))
+		verdict = store_verdict(result->error, NULL);
+	call->done(call->arg, &verdict);
+}
+
+static void
+cancel(RestHost *host, Worker *worker, const char *id, Tx *tx, RestDoneFn *done, void *arg)
+{
+	if (tx != NULL) {
+		if (tx->final_attempt_reason == NULL)
+			tx_cancel(tx);
+		answer_later(worker, (RestVerdict){.status = 200}, done, arg);
+		return;
+	}
+	CancelCall *call = g_new0(CancelCall, 1);
+	*call = (CancelCall){done, arg};
+	store_cancel(((Router *)host)->store, id, "downstream cancelled", on_cancelled, call);
+}
+
+/* ---- reuse: asker's worker -> owner's table -> store -> asker ---- */
+
+typedef struct ReuseCall {
+	Router *router;
+	Worker *asker, *owner;
+	char *id, *name;
+	Blob *blob; /* found */
+	RestVerdict verdict;
+	RestBlobFn *done;
+	void *arg;
+} ReuseCall;
+
+static void
+reuse_answer(void *arg)
+{
+	ReuseCall *call = arg;
+	call->done(call->arg, &call->verdict, call->blob);
+	blob_unref(call->blob);
+	g_free(call->id);
+	g_free(call->name);
+	g_free(call);
+}
+
+static void
+on_reused(void *arg, const StoreResult *result)
+{
+	ReuseCall *call = arg;
+	if (result->error != NULL) {
+		call->verdict = store_verdict(result->error, "reuse_uri names no finished blob");
+	} else {
+		const StoreRow *row = g_ptr_array_index(result->rows, 0);
+		const StoreBlob *stored = g_ptr_array_index(row->blobs, 0);
+		call->verdict.status = 200;
+		call->blob = blob_ref(stored->blob);
+	}
+	worker_post(call->asker, reuse_answer, call);
+}
+
+static Blob *
+find_blob(const Tx *tx, const char *name)
+{
+	if (tx == NULL || tx->body == NULL)
+		return NULL;
+	if (name == NULL)
+		return tx->body->raw;
+	const TxPart *part = tx_body_part(tx->body, name);
+	return part != NULL ? part->blob : NULL;
+}
+
+static void
+reuse_on_owner(void *arg)
+{
+	ReuseCall *call = arg;
+	Tx *tx = rest_table_find(rest_table(&call->router->host, call->owner), call->id);
+	Blob *blob = find_blob(tx, call->name);
+	if (tx == NULL) {
+		store_reuse(call->router->store, call->id, call->name, on_reused, call);
+		return;
+	}
+	if (blob != NULL && blob_is_final(blob)) {
+		call->verdict.status = 200;
+		call->blob = blob_ref(blob);
+	} else {
+		call->verdict = (RestVerdict){.status = blob != NULL ? 409 : 404,
+					      .text = blob != NULL ? "the reused blob is not finished"
+								   : "reuse_uri names no blob"};
+	}
+	worker_post(call->asker, reuse_answer, call);
+}
+
+static void
+reuse(RestHost *host, Worker *worker, const char *id, const char *name, RestBlobFn *done, void *arg)
+{
+	Router *router = (Router *)host;
+	ReuseCall *call = g_new0(ReuseCall, 1);
+	*call = (ReuseCall){.router = router, .asker = worker, .done = done, .arg = arg};
+	call->owner = workers_get(router->workers,
+				  ids_tx_worker(id, workers_count(router->workers)));
+	call->id = g_strdup(id);
+	call->name = g_strdup(name);
+	worker_post(call->owner, reuse_on_owner, call);
+}
+
+static bool
+is_active(RestHost *host, Tx *tx)
+{
+	return router_find(router_home((Router *)host, worker_current()), tx) != NULL;
+}
+
+static bool
+is_incremental(RestHost *host, Tx *tx)
+{
+	const Output *output = router_find(router_home((Router *)host, worker_current()), tx);
+	const SenderConf *sender = NULL;
+	if (output != NULL)
+		return output_is_incremental(output);
+	const EndpointConf *endpoint =
+		find_endpoint((Router *)host, tx->sender_name, tx->sender_tag, &sender);
+	return endpoint != NULL && endpoint->chain->incremental;
+}
+
+void
+router_rest_init(Router *router)
+{
+	RestHost *host = &router->host;
+	host->accepts_body_json = true;
+	host->arg = router;
+	host->admit = admit;
+	host->create = create;
+	host->load = load;
+	host->complete = complete;
+	host->cancel = cancel;
+	host->reuse = reuse;
+	host->is_active = is_active;
+	host->is_incremental = is_incremental;
+}
