@@ -19,15 +19,23 @@ typedef struct ConfProblem {
 	ConfSeverity severity;
 	char *where; /* "FILE:LINE:COLUMN" */
 	char *text;
+	unsigned line, column; /* 0: no place */
 } ConfProblem;
 typedef struct ConfReport {
-	GPtrArray *problems; /* ConfProblem*, in file order per section */
+	GPtrArray *problems; /* ConfProblem*, as found; in file order after conf_report_sort */
 	unsigned errors;
+	char *fallback; /* place of problems without a node, usually the file's name; may be NULL */
 } ConfReport;
 
 ConfReport *conf_report_new(void);
 void conf_report_free(ConfReport *report);
-/* `node` may be NULL when there is no place; then `fallback` (may be NULL) is the place. */
+/* By line and column; problems of one place stay in the order in which they were found. */
+void conf_report_sort(ConfReport *report);
+/* Moves all problems of `from` to the end of `to`; with `demote` errors become warnings. */
+void conf_report_move(ConfReport *to, ConfReport *from, bool demote);
+/* One line each, "FILE:LINE:COLUMN: error|warning: text". */
+void conf_report_format(const ConfReport *report, GString *out);
+/* `node` may be NULL when there is no place; then the report's fallback is the place. */
 void conf_error(ConfReport *report, const YamlNode *node, const char *format, ...) K_PRINTF(3, 4);
 void conf_warning(ConfReport *report, const YamlNode *node, const char *format, ...) K_PRINTF(3, 4);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(ConfReport, conf_report_free)
@@ -46,8 +54,11 @@ typedef enum ConfType {
 	CONF_ADDR,	/* YAML [host, port]; HostPort * */
 	CONF_HOSTPORT,	/* YAML {host: h, port: p}; HostPort * */
 	CONF_HOSTPORTS, /* GPtrArray * of HostPort * from a list of such maps */
-	CONF_NODE,	/* const YamlNode *: read by code; borrowed from the document */
+	CONF_NODE,	/* const YamlNode *: read by code; borrowed from the document.  NULL when the key
+			   is absent, a YAML_NULL node for "key:" without a value */
 	CONF_IGNORED,	/* accepted without a word and without effect */
+	CONF_SECTION,	/* a list or map with a table of its own, which code reads; no member here */
+	CONF_VERIFY,	/* yes, no or the path of a CA file; char *: NULL, "" or the path */
 	CONF_TYPES
 } ConfType;
 
@@ -59,7 +70,8 @@ typedef struct ConfKey {
 	const char *name; /* NULL ends the table */
 	ConfType type;
 	size_t offset;
-	const char *def;  /* default as YAML would write it; NULL: zero/NULL/false */
+	const char *def;  /* default as YAML would write it (CONF_ADDR: "host:port"); NULL:
+			     zero/NULL/false.  Lists have none. */
 	double min, max;  /* for numbers (in YAML's unit); both 0: no range */
 	const char *const *names; /* CONF_ENUM: NULL-terminated */
 	unsigned flags;
@@ -78,5 +90,7 @@ void conf_clear(void *out, const ConfKey *keys);
 /* Names the nearest known key in the warning. */
 void conf_warn_unknown(ConfReport *report, const YamlNode *key, const ConfKey *keys);
 const char *conf_type_name(ConfType type);
+/* One {host: h, port: p} map; NULL after an error was reported.  Port 25 when it is absent. */
+HostPort *conf_read_hostport(const YamlNode *node, ConfReport *report);
 /* One section of the reference, Markdown: a table with key, type, default, range, meaning. */
 void conf_doc(GString *out, const char *title, const char *intro, const ConfKey *keys);
