@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "conf/schema.h"
 
-#include <math.h>
 #include <stdarg.h>
 #include <string.h>
 
@@ -82,7 +81,7 @@ store_number(const ConfKey *key, double value, void *slot)
 	if (key->type == CONF_DOUBLE)
 		*(double *)slot = value;
 	else if (key->type == CONF_SECONDS)
-		*(Usec *)slot = (Usec)llround(value * (double)USEC_PER_SEC);
+		*(Usec *)slot = (Usec)(value * (double)USEC_PER_SEC + (value < 0 ? -0.5 : 0.5));
 	else
 		*(int64_t *)slot = (int64_t)value;
 }
