@@ -23,7 +23,7 @@ uint16_t listener_port(const Listener *listener); /* the real one */
 /* Stops accepting and closes the sockets; waits until no callback runs any more, so not on a
  * worker.  NULL is fine. */
 void listener_free(Listener *listener);
-/* Bound, non-blocking sockets of one worker for a server with its own accept loop (http/):
+/* Bound and listening, non-blocking sockets of one worker for a server with its own accept loop (http/):
  * opens one per address; caller owns the descriptors.  With port 0 in *port the first bind
  * chooses and *port is set; later calls pass that port on. */
 K_MUST_CHECK bool listener_bind_all(const char *host, uint16_t *port, GArray **ret_fds,
