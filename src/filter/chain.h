@@ -5,14 +5,14 @@
  * answers.  Owner: one delivery attempt (service/output.c).  Own worker only. */
 #include "filter/filter.h"
 
-/* Starts on `tx`: what it already holds is handed down at the end of the turn.  `conf`, `env` are borrowed and
- * outlive the chain. */
+/* Starts on `tx`: what it already holds is handed down at the end of the turn.  `conf`, `env` are
+ * borrowed and outlive the chain. */
 Chain *chain_new(const ChainConf *conf, Tx *tx, const FilterEnv *env);
 /* Ends the attempt: upstream transactions without a final answer are cancelled.  NULL is fine;
  * not inside a filter callback. */
 void chain_free(Chain *chain);
-/* A ping that comes from the owner of the chain, not from downstream: every filter is updated with
- * TX_NEW_HEARTBEAT, so that next hops keep their transactions; the tx itself does not change. */
+/* At the end of the turn a heartbeat reaches every filter and, through the last one, the next node,
+ * without a trace in the chain's own transaction. */
 void chain_heartbeat(Chain *chain);
 /* Some filter waits for something of its own (DNS, crypto): for dumps and tests. */
 bool chain_is_waiting(const Chain *chain);

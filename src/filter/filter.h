@@ -29,27 +29,32 @@ typedef struct Chain Chain;
 
 typedef enum FilterResult {
 	FILTER_CONTINUE, /* what was new is handled; the next filter's turn */
-	FILTER_WAIT,	 /* the filter started something; it calls filter_resume later, and the
+	FILTER_WAIT,     /* the filter started something; it calls filter_resume later, and the
 			    engine comes back to it before any later filter sees this news */
-	FILTER_STOP,	 /* handled, but nothing goes on behind this filter until it is called
+	FILTER_STOP,     /* handled, but nothing goes on behind this filter until it is called
 			    again and says CONTINUE */
 } FilterResult;
 
 /* Flags: what the filter may do. */
-#define FILTER_PROXY	(1u << 0) /* has an upstream Tx of its own; owns the body */
-#define FILTER_TERMINAL (1u << 1) /* must be last: it sends the transaction somewhere */
+#define FILTER_PROXY       (1u << 0) /* has an upstream Tx of its own; owns the body */
+#define FILTER_TERMINAL    (1u << 1) /* must be last: it sends the transaction somewhere */
 #define FILTER_INCREMENTAL (1u << 2) /* terminal that accepts a growing envelope (exploder) */
-#define FILTER_ROUTES	   (1u << 3) /* a proxy that decides itself which route `up` gets */
+#define FILTER_ROUTES      (1u << 3) /* a proxy that decides itself which route `up` gets */
+#define FILTER_WHOLE_BODY                                                                          \
+	(1u << 4) /* judges the finished message: nothing of it goes on behind                     \
+		     this filter before it is final, else the next hop could                       \
+		     have the end of it before the verdict */
 
 struct FilterKind {
-	const char *name;	 /* in YAML: `filter: name` */
+	const char *name;        /* in YAML: `filter: name` */
 	const char *output_name; /* key in filter_output, "koukan....Filter"; NULL: no output */
-	const char *doc;	 /* one or two sentences for the reference */
+	const char *doc;         /* one or two sentences for the reference */
 	unsigned flags;
 
 	/* Configuration: conf_size bytes zeroed, filled by `keys`, then completed by `conf_check`
 	 * (may be NULL), which reads CONF_NODE members, looks up names in `model` and reports
-	 * problems.  conf_free releases what conf_check made (what `keys` allocated is freed by the caller). */
+	 * problems.  conf_free releases what conf_check made (what `keys` allocated is freed by the
+	 * caller). */
 	size_t conf_size;
 	const ConfKey *keys; /* NULL: no keys */
 	void (*conf_check)(void *conf, const YamlNode *node, const ConfModel *model,
@@ -59,12 +64,12 @@ struct FilterKind {
 	/* Per transaction: state_size bytes, zeroed, in filter->state. */
 	size_t state_size;
 	void (*open)(Filter *filter); /* may be NULL */
-	/* Something new on `down` (TxNew bits of requests since this filter last returned CONTINUE or
-	 * STOP), or a resume.  `news` alone says what the filter may look at: `down` may hold more that
-	 * an earlier filter still keeps back.  A filter that waits is called again when it resumes, with
-	 * everything that is new by then; before that only with TX_NEW_CANCEL or TX_NEW_HEARTBEAT,
-	 * which reach every filter at once.  What it returns for these two alone does not count, and
-	 * after a cancellation nothing else comes. */
+	/* Something new on `down` (TxNew bits of requests since this filter last returned CONTINUE
+	 * or STOP), or a resume.  `news` alone says what the filter may look at: `down` may hold
+	 * more that an earlier filter still keeps back.  A filter that waits is called again when
+	 * it resumes, with everything that is new by then; before that only with TX_NEW_CANCEL or
+	 * TX_NEW_HEARTBEAT, which reach every filter at once.  What it returns for these two alone
+	 * does not count, and after a cancellation nothing else comes. */
 	FilterResult (*update)(Filter *filter, unsigned news);
 	/* Ends whatever runs (queries, jobs, ports); NULL: nothing to do.  After it, silence. */
 	void (*close)(Filter *filter);
@@ -72,8 +77,8 @@ struct FilterKind {
 	/* The kind that really runs for a finished configuration (a cheaper variant); NULL: this
 	 * one. */
 	const FilterKind *(*variant)(const void *conf);
-	/* Offset in the configuration of a `const FilterModules *` that is set before conf_check and
-	 * cleared after it; 0: not wanted (so it is never the first member). */
+	/* Offset in the configuration of a `const FilterModules *` that is set before conf_check
+	 * and cleared after it; 0: not wanted (so it is never the first member). */
 	size_t modules_offset;
 };
 
@@ -83,7 +88,7 @@ struct Filter {
 	void *state;
 	Chain *chain;
 	Tx *down;
-	Tx *up;	     /* == down unless FILTER_PROXY */
+	Tx *up;      /* == down unless FILTER_PROXY */
 	TxMark seen; /* of down; kept by the engine */
 };
 
