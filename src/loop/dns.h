@@ -24,8 +24,8 @@ typedef enum DnsStatus {
 } DnsStatus;
 
 typedef struct DnsRecord {
-	char *text;	     /* A, AAAA: literal; PTR, CNAME, MX: name with its trailing dot; TXT: the
-				strings joined */
+	char *text;	     /* A, AAAA: literal; PTR, CNAME, MX: name with its trailing dot, odd
+				bytes as \DDD; TXT: the strings joined, a NUL in them as SUB (0x1a) */
 	uint16_t preference; /* MX */
 } DnsRecord;
 

@@ -23,8 +23,10 @@ uint16_t listener_port(const Listener *listener); /* the real one */
 /* Stops accepting and closes the sockets; waits until no callback runs any more, so not on a
  * worker.  NULL is fine. */
 void listener_free(Listener *listener);
-/* Bound and listening, non-blocking sockets of one worker for a server with its own accept loop (http/):
- * opens one per address; caller owns the descriptors.  With port 0 in *port the first bind
- * chooses and *port is set; later calls pass that port on. */
+/* Bound and listening, non-blocking sockets of one worker for a server with its own accept loop
+ * (http/): opens one per address; caller owns the descriptors (int).  With port 0 in *port the
+ * first bind chooses and *port is set; later calls pass that port on.  The first call for a host
+ * and port fails when another process has it; the others share it with the first, as long as
+ * its first descriptor is open. */
 K_MUST_CHECK bool listener_bind_all(const char *host, uint16_t *port, GArray **ret_fds,
 				    GError **ret_error);
