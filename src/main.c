@@ -1,6 +1,52 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-int
-main(void)
+/* argv[1] is a row of this table. */
+#include <glib.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "cmd/cmd.h"
+
+static const struct {
+	const char *name;
+	int (*run)(int argc, char **argv);
+	const char *summary;
+} verbs[] = {
+	{"serve", cmd_serve,
+	 "gateway and router in one process; without files the local test set-up"},
+	{"gateway", cmd_gateway, "the SMTP side alone"},
+	{"router", cmd_router, "the REST side with queue and filter chains alone"},
+	{"config", cmd_config, "check configuration files; print the reference"},
+	{"send", cmd_send, "submit a message over REST and wait for the outcome"},
+	{"smtp", cmd_smtp, "send a message by SMTP, showing each reply"},
+	{"sink", cmd_sink, "an SMTP server that takes and prints every message"},
+	{"receiver", cmd_receiver, "a REST receiver that stores every message"},
+};
+
+static void
+print_usage(FILE *out)
 {
-	return 0;
+	fputs("usage: koukan VERB [ARGUMENTS]\n\n", out);
+	for (size_t i = 0; i < G_N_ELEMENTS(verbs); i++)
+		fprintf(out, "  %-9s %s\n", verbs[i].name, verbs[i].summary);
+	fputs("\n`koukan VERB --help` tells more; `koukan --version` the version.\n", out);
+}
+
+int
+main(int argc, char **argv)
+{
+	const char *verb = argc > 1 ? argv[1] : "";
+	if (strcmp(verb, "--help") == 0 || strcmp(verb, "-h") == 0) {
+		print_usage(stdout);
+		return 0;
+	}
+	if (strcmp(verb, "--version") == 0) {
+		puts("koukan " KOUKAN_VERSION);
+		return 0;
+	}
+	for (size_t i = 0; i < G_N_ELEMENTS(verbs); i++) {
+		if (strcmp(verb, verbs[i].name) == 0)
+			return verbs[i].run(argc - 1, argv + 1);
+	}
+	print_usage(stderr);
+	return 2;
 }

@@ -50,12 +50,12 @@ run_due(void *arg)
 		park_bad_row(home, row, error->message);
 		return;
 	}
-	const SenderConf *sender =
-		conf_model_sender(home->router->config->model, row->sender, row->tag);
-	const EndpointConf *endpoint =
-		sender != NULL && sender->output_chain != NULL
-			? router_config_endpoint(home->router->config, sender->output_chain)
-			: NULL;
+	const SenderConf *sender = conf_model_sender(home->router->config->model, row->sender,
+						     row->tag);
+	const EndpointConf *endpoint = sender != NULL && sender->output_chain != NULL
+					       ? router_config_endpoint(home->router->config,
+									sender->output_chain)
+					       : NULL;
 	if (endpoint == NULL) {
 		park_bad_row(home, row, "its sender is no longer configured");
 		return;
@@ -79,8 +79,8 @@ on_claimed(void *arg, const StoreResult *result)
 	for (unsigned i = 0; i < count; i++) {
 		Due *due = g_new0(Due, 1);
 		due->row = g_ptr_array_steal_index_fast(result->rows, result->rows->len - 1);
-		due->home = &router->homes[ids_tx_worker(due->row->id,
-							 workers_count(router->workers))];
+		due->home =
+			&router->homes[ids_tx_worker(due->row->id, workers_count(router->workers))];
 		worker_post(due->home->worker, run_due, due);
 	}
 	timer_set(&router->poll, count == CLAIM_MAX ? 0 : POLL_INTERVAL);

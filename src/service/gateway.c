@@ -55,8 +55,8 @@ service_init(Gateway *gateway, GatewayService *service, const SmtpServiceYaml *y
 	unsigned workers = workers_count(gateway->workers);
 	service->sessions = g_new0(SmtpSessions *, workers);
 	for (unsigned i = 0; i < workers; i++)
-		service->sessions[i] =
-			smtp_sessions_new(workers_get(gateway->workers, i), &service->conf);
+		service->sessions[i] = smtp_sessions_new(workers_get(gateway->workers, i),
+							 &service->conf);
 }
 
 bool
@@ -141,7 +141,7 @@ output_init(SmtpOutputConf *output, const SmtpHostConf *host)
 	output->enable_bdat = host->enable_bdat;
 	SmtpClientTimeouts *t = &output->timeouts;
 	Usec *const phases[] = {&t->connect, &t->greeting, &t->ehlo,  &t->mail,
-				&t->rcpt,    &t->data,	   &t->block, &t->dot};
+				&t->rcpt,    &t->data,     &t->block, &t->dot};
 	for (size_t i = 0; i < G_N_ELEMENTS(phases); i++)
 		*phases[i] = at_most(*phases[i], host->timeout);
 }

@@ -24,8 +24,8 @@ typedef struct GatewayHome {
 	Worker *worker;
 	SmtpClientPool *pool;
 	GHashTable *deliveries; /* Tx* -> GatewayTx* of REST clients; owned */
-	atomic_uint active;	/* REST transactions without a final answer */
-	atomic_uint sessions;	/* open, as of the last count */
+	atomic_uint active;     /* REST transactions without a final answer */
+	atomic_uint sessions;   /* open, as of the last count */
 } GatewayHome;
 
 struct Gateway {
@@ -34,7 +34,7 @@ struct Gateway {
 	Workers *workers;
 	TxPorts *const *ports;
 	char *hostname, *session_uri;
-	GatewayHome *homes;	  /* one per worker */
+	GatewayHome *homes;       /* one per worker */
 	SmtpOutputConf *outputs;  /* one per config->hosts */
 	GatewayService *services; /* config->services->len */
 	atomic_bool draining;

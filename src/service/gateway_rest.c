@@ -171,7 +171,8 @@ complete(RestHost *host, Tx *tx, RestDoneFn *done, void *arg)
 {
 	(void)host;
 	(void)tx;
-	answer_later(worker_current(), &(Later){.verdict = {.status = 200}, .done = done, .arg = arg});
+	answer_later(worker_current(),
+		     &(Later){.verdict = {.status = 200}, .done = done, .arg = arg});
 }
 
 static void

@@ -4,16 +4,17 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/ids.h"
+#include "service/bounce.h"
 #include "service/router_int.h"
 #include "service/row.h"
 
-#define REASON_SUCCESS	  "upstream response success"
-#define REASON_PERM	  "upstream response permfail"
-#define REASON_MAIL_PERM  "upstream mail_response permfail"
-#define REASON_RCPT_PERM  "upstream rcpt_response permfail"
-#define REASON_RCPTS	  "exploder/oneshot all rcpts failed"
-#define REASON_TIMEOUT	  "downstream timeout"
-#define REASON_CANCELLED  "downstream cancelled"
+#define REASON_SUCCESS   "upstream response success"
+#define REASON_PERM      "upstream response permfail"
+#define REASON_MAIL_PERM "upstream mail_response permfail"
+#define REASON_RCPT_PERM "upstream rcpt_response permfail"
+#define REASON_RCPTS     "exploder/oneshot all rcpts failed"
+#define REASON_TIMEOUT   "downstream timeout"
+#define REASON_CANCELLED "downstream cancelled"
 
 #define WRITE_AGAIN (1 * USEC_PER_SEC) /* after a failed update of a row */
 
@@ -43,8 +44,8 @@ struct Output {
 	bool gone;     /* out of the home; freed when the last store job is answered */
 	unsigned jobs; /* store jobs under way */
 	int64_t creation, next_attempt; /* unix seconds */
-	Deadline started, changed;	/* the attempt; the last news from downstream */
-	Chain *chain;			/* of the running attempt */
+	Deadline started, changed;      /* the attempt; the last news from downstream */
+	Chain *chain;                   /* of the running attempt */
 	TxWatch watch;
 	TxMark mark;
 	Timer timer;
@@ -146,7 +147,8 @@ ack_now(void *arg)
 	run_acks(arg, &yes);
 }
 
-/* Waits for the row when there is, or will be, one; else the answer comes at the end of the turn. */
+/* Waits for the row when there is, or will be, one; else the answer comes at the end of the turn.
+ */
 static void
 add_ack(Output *output, RestDoneFn *done, void *arg)
 {
@@ -174,8 +176,8 @@ arm_timer(Output *output)
 	if (tx_body_ready(output->tx))
 		timer_cancel(&output->timer);
 	else
-		timer_set(&output->timer,
-			  MIN(output->endpoint->upstream_refresh, output->endpoint->downstream_timeout));
+		timer_set(&output->timer, MIN(output->endpoint->upstream_refresh,
+					      output->endpoint->downstream_timeout));
 }
 
 static void
@@ -245,7 +247,8 @@ log_end(const Output *output, const char *event, const char *reason)
 		 LOG_S("tag", tx->sender_tag), LOG_S("reason", reason),
 		 LOG_S("from", tx->mail_from != NULL ? tx->mail_from->addr : NULL),
 		 LOG_S("to", tx_rcpt_count(tx) > 0 ? tx_rcpt(tx, 0)->to->addr : NULL),
-		 LOG_I("rcpts", tx_rcpt_count(tx)), LOG_I("bytes", tx->body ? tx_body_len(tx->body) : 0),
+		 LOG_I("rcpts", tx_rcpt_count(tx)),
+		 LOG_I("bytes", tx->body ? tx_body_len(tx->body) : 0),
 		 LOG_I("attempt", tx->attempt_count), LOG_I("code", response ? response->code : 0),
 		 LOG_S("text", response ? response->message : NULL),
 		 LOG_T("took", clock_mono() - output->started));
@@ -265,6 +268,36 @@ linger(Output *output)
 	timer_set(&output->timer, MAX(output->home->router->config->cache_ttl, USEC_PER_SEC));
 }
 
+/* Its row is given to the store before the one of the failed transaction says "final", so that a
+ * crash between the two repeats the notification instead of losing it. */
+static void
+send_bounce(Output *output)
+{
+	Router *router = output->home->router;
+	g_autoptr(Tx) tx = bounce_new(output->tx, output->endpoint,
+				      router->config->mailer_daemon_mailbox, output->creation);
+	if (tx == NULL)
+		return;
+	const SenderConf *sender = conf_model_sender(router->config->model, tx->sender_name,
+						     tx->sender_tag);
+	const EndpointConf *endpoint = sender != NULL && sender->output_chain != NULL
+					       ? router_config_endpoint(router->config,
+									sender->output_chain)
+					       : NULL;
+	if (endpoint == NULL) {
+		log_error(&((LogCtx){.tx = output->tx->id}), "bounce.no_sender",
+			  LOG_S("sender", tx->sender_name), LOG_S("tag", tx->sender_tag));
+		return;
+	}
+	g_autofree char *id = ids_tx_new(worker_index(output->home->worker), router->host.entropy);
+	tx_set_id(tx, id);
+	/* A notification is tried as long as any message of that chain (B3). */
+	tx_enable_retry(tx, NULL);
+	log_info(&((LogCtx){.tx = output->tx->id}), "bounce.sent", LOG_S("bounce", id),
+		 LOG_S("to", output->tx->mail_from->addr));
+	output_start(output_new(output->home, tx, sender, endpoint, OUTPUT_FROM_QUEUE), NULL, NULL);
+}
+
 /* `reason` NULL: the one attempt of a transaction without retries failed for now; readers keep
  * its answers and are shown no final reason. */
 static void
@@ -278,6 +311,8 @@ finish(Output *output, const char *reason)
 	set_state(output, OUTPUT_DONE);
 	timer_cancel(&output->timer);
 	log_end(output, "tx.end", reason != NULL ? reason : ROW_ONESHOT);
+	if (reason != NULL)
+		send_bounce(output);
 	bool keep = output->origin == OUTPUT_FROM_REST && !output_is_incremental(output) &&
 		    tx_body_ready(output->tx);
 	if (output->row != ROW_NONE)
@@ -300,10 +335,10 @@ end_temporary(Output *output)
 			finish(output, NULL);
 		return;
 	}
-	RetryVerdict verdict =
-		retry_next(&output->endpoint->retry, output->creation, clock_wall_sec(),
-			   output->tx->attempt_count, (double)ids_random_below(1000) / 1000,
-			   &output->next_attempt);
+	RetryVerdict verdict = retry_next(&output->endpoint->retry, output->creation,
+					  clock_wall_sec(), output->tx->attempt_count,
+					  (double)ids_random_below(1000) / 1000,
+					  &output->next_attempt);
 	if (verdict != RETRY_AT) {
 		finish(output, retry_reason(verdict));
 		return;
@@ -361,9 +396,9 @@ insert_refused(Output *output, const GError *error)
 	run_acks(output, &no);
 	tx_refuse_durable(output->tx);
 	if (output->state == OUTPUT_COMMITTING) {
-		g_autoptr(Response) response =
-			response_new(full ? 452 : 451, full ? "4.3.1 insufficient system storage"
-							    : "4.3.0 message cannot be stored");
+		g_autoptr(Response) response = response_new(
+			full ? 452 : 451, full ? "4.3.1 insufficient system storage"
+					       : "4.3.0 message cannot be stored");
 		tx_fill_in_flight(output->tx, response);
 		finish(output, NULL);
 	} else if (output->state == OUTPUT_DONE && output->released) {
@@ -421,8 +456,7 @@ on_written(void *arg, const StoreResult *result)
 	Output *output = arg;
 	if (!job_end(output))
 		return;
-	if (result->error != NULL &&
-	    !g_error_matches(result->error, K_ERROR, K_ERROR_NOT_FOUND)) {
+	if (result->error != NULL && !g_error_matches(result->error, K_ERROR, K_ERROR_NOT_FOUND)) {
 		log_error(&((LogCtx){.tx = output->tx->id}), "store.update_failed",
 			  LOG_S("error", result->error->message));
 		timer_set(&output->timer, WRITE_AGAIN);
@@ -454,10 +488,10 @@ output_write(Output *output)
 static void
 plan_late_retry(Output *output)
 {
-	RetryVerdict verdict =
-		retry_next(&output->endpoint->retry, output->creation, clock_wall_sec(),
-			   output->tx->attempt_count, (double)ids_random_below(1000) / 1000,
-			   &output->next_attempt);
+	RetryVerdict verdict = retry_next(&output->endpoint->retry, output->creation,
+					  clock_wall_sec(), output->tx->attempt_count,
+					  (double)ids_random_below(1000) / 1000,
+					  &output->next_attempt);
 	if (verdict != RETRY_AT)
 		finish(output, retry_reason(verdict));
 	else

@@ -27,10 +27,10 @@ struct RouterHome;
 
 typedef enum OutputState {
 	OUTPUT_COMMITTING, /* its row is being written before the first attempt */
-	OUTPUT_RUNNING,	   /* a chain works on it */
-	OUTPUT_WAITING,	   /* no attempt runs; it stays in memory for input or a later retry */
-	OUTPUT_PARKED,	   /* the end of an attempt is being written; then the queue has it */
-	OUTPUT_DONE,	   /* nothing more will change */
+	OUTPUT_RUNNING,    /* a chain works on it */
+	OUTPUT_WAITING,    /* no attempt runs; it stays in memory for input or a later retry */
+	OUTPUT_PARKED,     /* the end of an attempt is being written; then the queue has it */
+	OUTPUT_DONE,       /* nothing more will change */
 	OUTPUT_STATES
 } OutputState;
 const char *output_state_name(OutputState state);

@@ -100,7 +100,8 @@ bool
 router_is_full(const RouterHome *home)
 {
 	return atomic_load(&home->router->draining) ||
-	       atomic_load_explicit(&home->active, memory_order_relaxed) >= home->router->active_max;
+	       atomic_load_explicit(&home->active, memory_order_relaxed) >=
+		       home->router->active_max;
 }
 
 /* ---- a transaction handed over within the process ---- */
@@ -134,8 +135,8 @@ router_port_start(Router *router, Worker *worker, const char *sender_name, const
 	tx_set_sender(tx, sender_name, tag);
 	const SenderConf *sender = conf_model_sender(router->config->model, sender_name, tag);
 	if (sender == NULL || sender->output_chain == NULL)
-		return refuse(tx, response_newf(450, "4.3.5 no such sender here: %s %s", sender_name,
-						tag != NULL ? tag : ""));
+		return refuse(tx, response_newf(450, "4.3.5 no such sender here: %s %s",
+						sender_name, tag != NULL ? tag : ""));
 	const EndpointConf *endpoint = router_config_endpoint(router->config, sender->output_chain);
 	if (endpoint == NULL)
 		return refuse(tx, response_newf(450, "4.3.5 no such output chain here: %s",

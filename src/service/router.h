@@ -19,9 +19,9 @@ typedef struct Router Router;
 typedef struct RouterOptions {
 	RouterConfig *config; /* counted */
 	Workers *workers;
-	Store *store;	       /* borrowed; outlives the router */
+	Store *store;          /* borrowed; outlives the router */
 	const FilterEnv *envs; /* one per worker, borrowed; outlive the router */
-	TxUris uris;	       /* strings copied; may be set later with router_set_uris */
+	TxUris uris;           /* strings copied; may be set later with router_set_uris */
 	BlobLimits blobs;
 } RouterOptions;
 

@@ -64,8 +64,8 @@ create(RestHost *host, Worker *worker, Tx *tx, RestDoneFn *done, void *arg)
 	Router *router = (Router *)host;
 	RouterHome *home = router_home(router, worker);
 	const SenderConf *sender = NULL;
-	const EndpointConf *endpoint =
-		find_endpoint(router, tx->sender_name, tx->sender_tag, &sender);
+	const EndpointConf *endpoint = find_endpoint(router, tx->sender_name, tx->sender_tag,
+						     &sender);
 	if (endpoint == NULL) {
 		answer_later(worker, (RestVerdict){.status = 404, .text = "unknown sender or tag"},
 			     done, arg);
@@ -108,7 +108,8 @@ on_loaded(void *arg, const StoreResult *result)
 	g_autoptr(Tx) tx = tx_new(worker_defers(call->worker));
 	const StoreRow *row = g_ptr_array_index(result->rows, 0);
 	if (!row_to_tx(row, tx, &error)) {
-		log_error(&((LogCtx){.tx = row->id}), "store.bad_row", LOG_S("error", error->message));
+		log_error(&((LogCtx){.tx = row->id}), "store.bad_row",
+			  LOG_S("error", error->message));
 		const RestVerdict no = {.status = 500, .text = "the stored transaction is damaged"};
 		call->done(call->arg, &no, NULL);
 		return;
@@ -148,8 +149,7 @@ on_cancelled(void *arg, const StoreResult *result)
 	g_autofree CancelCall *call = arg;
 	/* Unknown or running elsewhere: 200 all the same (behaviour spec 4.7). */
 	RestVerdict verdict = {.status = 200};
-	if (result->error != NULL &&
-	    !g_error_matches(result->error, K_ERROR, K_ERROR_NOT_FOUND) &&
+	if (result->error != NULL && !g_error_matches(result->error, K_ERROR, K_ERROR_NOT_FOUND) &&
 	    !g_error_matches(result->error, K_ERROR, K_ERROR_CONFLICT))
 		verdict = store_verdict(result->error, NULL);
 	call->done(call->arg, &verdict);
@@ -233,8 +233,9 @@ reuse_on_owner(void *arg)
 		call->blob = blob_ref(blob);
 	} else {
 		call->verdict = (RestVerdict){.status = blob != NULL ? 409 : 404,
-					      .text = blob != NULL ? "the reused blob is not finished"
-								   : "reuse_uri names no blob"};
+					      .text = blob != NULL
+							      ? "the reused blob is not finished"
+							      : "reuse_uri names no blob"};
 	}
 	worker_post(call->asker, reuse_answer, call);
 }
@@ -265,8 +266,8 @@ is_incremental(RestHost *host, Tx *tx)
 	const SenderConf *sender = NULL;
 	if (output != NULL)
 		return output_is_incremental(output);
-	const EndpointConf *endpoint =
-		find_endpoint((Router *)host, tx->sender_name, tx->sender_tag, &sender);
+	const EndpointConf *endpoint = find_endpoint((Router *)host, tx->sender_name,
+						     tx->sender_tag, &sender);
 	return endpoint != NULL && endpoint->chain->incremental;
 }
 
