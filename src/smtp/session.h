@@ -7,6 +7,12 @@
  * MAIL makes a Tx and gives it to `take`; RCPT adds a recipient; DATA fills the body; RSET, QUIT, a
  * new EHLO or the end of the connection before the final answer cancel.  Commands are executed one
  * after the other, each when the answer of the former is known; pipelined input waits.
+ *
+ * Message content with a bare CR or LF is refused with 550 5.6.11 after its true end, one with a
+ * NUL with 550 5.6.0; nothing is repaired.  Bytes that a client sends behind DATA without waiting
+ * for 354 are message data when DATA is taken; when it is refused the session ends, because they
+ * cannot be told from commands (RFC 2920 3.1).  A recipient whose answer does not come in time gives
+ * up the whole transaction (450 to it and to all that follows), since it cannot be taken back.
  * Own worker only. */
 #include <glib.h>
 #include <stdbool.h>
@@ -24,14 +30,43 @@ typedef struct SmtpSessionLimits {
 	unsigned command_line_max;	/* bytes without CRLF; default 2048 */
 	unsigned data_line_max;		/* octets with CRLF before 500; 0: no limit; default 0 */
 	unsigned received_max;		/* Received fields, 554 5.4.6 beyond; default 100 */
+	Usec error_delay;		/* of an answer past error_slow; default 1 s */
+	unsigned junk_max;		/* commands that move no mail, each an error beyond; default 100 */
+	unsigned sessions_max;		/* per worker, 421 beyond; 0: no limit; default 5000 */
 } SmtpSessionLimits;
+
+/* What the layer above logs: a line at the end of each transaction and of each session.  All
+ * pointers are borrowed for the call. */
+typedef enum SmtpServerEventKind {
+	SMTP_SERVER_TRANSACTION,
+	SMTP_SERVER_SESSION
+} SmtpServerEventKind;
+
+typedef struct SmtpServerEvent {
+	SmtpServerEventKind kind;
+	const char *session; /* short id of the session */
+	const char *peer;    /* address of the client */
+	const char *helo;    /* NULL before EHLO */
+	const char *reason;  /* TRANSACTION: "accepted", "rejected", "reset", "new EHLO", or why the
+				session ended; SESSION: why it ended */
+	Usec duration;
+	/* TRANSACTION */
+	const Tx *tx;
+	int code;	  /* the answer to MAIL or to the message that the client got; 0: none */
+	const char *text; /* and its text; NULL: none */
+	uint64_t bytes;	  /* of the message, as received so far */
+	/* SESSION */
+	unsigned transactions, accepted, errors, junk;
+} SmtpServerEvent;
 
 /* Immutable, shared by all sessions of a listening port; outlives them. */
 typedef struct SmtpServiceConf {
 	const char *hostname;	/* in the greeting and EHLO */
+	const char *greeting;	/* behind it; default "ESMTP koukan smtp gateway" */
 	const char *sender, *tag; /* who the transactions are from (tx->sender_*) */
 	Usec command_timeout;	/* default 300 s */
 	Usec data_idle_timeout; /* default 180 s between reads in DATA */
+	Usec data_total_timeout; /* default 3600 s from 354 to the final dot */
 	Usec mail_timeout;	/* wait for the MAIL answer; default 10 s, then 450 */
 	Usec rcpt_timeout;	/* default 40 s */
 	Usec data_timeout;	/* default 310 s */
@@ -40,6 +75,8 @@ typedef struct SmtpServiceConf {
 	TlsContext *tls;	/* STARTTLS; NULL: none (row ready) */
 	/* Takes the transaction onward: starts a port on it. */
 	TxPort *(*take)(void *arg, Worker *worker, Tx *tx);
+	/* NULL: nothing is reported.  Must not touch the session. */
+	void (*on_event)(void *arg, const SmtpServerEvent *event);
 	void *arg;
 } SmtpServiceConf;
 
@@ -53,4 +90,4 @@ void smtp_sessions_accept(SmtpSessions *sessions, int fd);
 /* No new mail transactions: idle sessions get 421 and end, busy ones after their transaction. */
 void smtp_sessions_drain(SmtpSessions *sessions);
 unsigned smtp_sessions_count(const SmtpSessions *sessions);
-void smtp_sessions_free(SmtpSessions *sessions); /* ends all at once */
+void smtp_sessions_free(SmtpSessions *sessions); /* ends all at once; NULL is fine */

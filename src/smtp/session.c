@@ -1,0 +1,601 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "smtp/session.h"
+
+#include <string.h>
+
+#include "smtp/reply.h"
+#include "smtp/session_int.h"
+#include "smtp/syntax.h"
+
+#define LINGER         (5 * USEC_PER_SEC) /* for the peer to read the last reply */
+#define CLOSED_COMMAND (5 * USEC_PER_SEC) /* for the rest of a line when the peer has closed */
+#define HELD_MAX       (16 * 1024) /* bytes of pipelined input read while an answer is awaited */
+
+typedef enum Input {
+	INPUT_LINES, /* commands */
+	INPUT_HOLD,  /* kept for later; only the end of the connection is wanted */
+	INPUT_BODY,
+	INPUT_NONE,
+} Input;
+
+static void command_timeout(SmtpSession *session);
+static void body_timeout(SmtpSession *session);
+static void mail_timeout(SmtpSession *session);
+static void rcpt_timeout(SmtpSession *session);
+static void data_timeout(SmtpSession *session);
+static void slow_timeout(SmtpSession *session);
+static void mail_answer(SmtpSession *session);
+static void rcpt_answer(SmtpSession *session);
+static void body_answer(SmtpSession *session);
+static void data_answer(SmtpSession *session);
+
+typedef struct StateRow {
+	const char *name;
+	Input input;
+	void (*on_timeout)(SmtpSession *session);
+	void (*on_answer)(SmtpSession *session); /* the tx has changed */
+	unsigned successors;                     /* CLOSED always may follow */
+} StateRow;
+
+#define TO(state) (1U << SESSION_##state)
+#define ROW(state, input, timeout, answer, to)                                                     \
+	[SESSION_##state] = {#state, INPUT_##input, timeout, answer, to}
+
+static const StateRow states[SESSION_STATES] = {
+	ROW(HELLO, LINES, command_timeout, NULL, TO(READY) | TO(SLOW)),
+	ROW(READY, LINES, command_timeout, NULL, TO(READY) | TO(MAIL_WAIT) | TO(SLOW)),
+	ROW(MAIL_WAIT, HOLD, mail_timeout, mail_answer, TO(ENVELOPE) | TO(READY)),
+	ROW(ENVELOPE, LINES, command_timeout, NULL,
+	    TO(READY) | TO(RCPT_WAIT) | TO(BODY) | TO(SLOW)),
+	ROW(RCPT_WAIT, HOLD, rcpt_timeout, rcpt_answer, TO(ENVELOPE) | TO(GIVEN_UP)),
+	ROW(GIVEN_UP, LINES, command_timeout, NULL, TO(READY) | TO(SLOW)),
+	ROW(BODY, BODY, body_timeout, body_answer, TO(BODY_DROP) | TO(DATA_WAIT)),
+	ROW(BODY_DROP, BODY, body_timeout, NULL, TO(READY)),
+	ROW(DATA_WAIT, HOLD, data_timeout, data_answer, TO(READY)),
+	ROW(SLOW, HOLD, slow_timeout, NULL, TO(HELLO) | TO(READY) | TO(ENVELOPE) | TO(GIVEN_UP)),
+	ROW(CLOSED, NONE, NULL, NULL, 0),
+};
+
+static Usec
+state_timeout(const SmtpSession *session)
+{
+	const SmtpServiceConf *conf = session->conf;
+	switch (session->state) {
+	case SESSION_MAIL_WAIT:
+		return conf->mail_timeout;
+	case SESSION_RCPT_WAIT:
+		return conf->rcpt_timeout;
+	case SESSION_DATA_WAIT:
+		return conf->data_timeout;
+	case SESSION_BODY:
+	case SESSION_BODY_DROP:
+		return session->peer_closed ? CLOSED_COMMAND : conf->data_idle_timeout;
+	case SESSION_SLOW:
+		return conf->limits.error_delay;
+	default:
+		return session->peer_closed ? CLOSED_COMMAND : conf->command_timeout;
+	}
+}
+
+void
+session_rearm(SmtpSession *session)
+{
+	Deadline deadline = clock_after(state_timeout(session));
+	if (states[session->state].input == INPUT_BODY && session->body_end < deadline)
+		deadline = session->body_end;
+	conn_set_deadline(session->conn, deadline);
+}
+
+void
+session_set_state(SmtpSession *session, SessionState state)
+{
+	const StateRow *old = &states[session->state], *row = &states[state];
+	k_assert_for(state == SESSION_CLOSED || (old->successors & (1U << state)) != 0, row->name);
+	session->state = state;
+	if (state == SESSION_CLOSED)
+		return;
+	if (row->input != old->input) {
+		if (row->input == INPUT_LINES)
+			conn_read_lines(session->conn);
+		else
+			conn_read_data(session->conn);
+		conn_resume(session->conn);
+	}
+	session_rearm(session);
+}
+
+/* ---- replies ---- */
+
+static void
+format_reply(const SmtpSession *session, GString *out, int code, const char *status,
+	     const char *text)
+{
+	g_string_truncate(out, 0);
+	smtp_reply_format(out, code, status, text, session->tx != NULL && session->utf8);
+}
+
+void
+session_reply(SmtpSession *session, int code, const char *status, const char *text)
+{
+	GString *out = session->sessions->out;
+	format_reply(session, out, code, status, text);
+	conn_write(session->conn, out->str, out->len);
+}
+
+/* The status that RFC 2034 wants where upstream gave none. */
+static const char *
+default_status(int code, const char *ok_status)
+{
+	return code < 300 ? ok_status : code < 500 ? "4.0.0" : "5.0.0";
+}
+
+void
+session_reply_response(SmtpSession *session, const Response *response, const char *ok_status)
+{
+	int code = response->code;
+	bool usable = (code >= 200 && code <= 299) || (code >= 400 && code <= 599);
+	if (!usable)
+		session_reply(session, 451, "4.3.0", "internal error: no usable answer");
+	else if (code >= 500)
+		session_error(session, code, default_status(code, ok_status), response->message);
+	else
+		session_reply(session, code, default_status(code, ok_status), response->message);
+}
+
+void
+session_error(SmtpSession *session, int code, const char *status, const char *text)
+{
+	const SmtpSessionLimits *limits = &session->conf->limits;
+	session->errors++;
+	if (session->errors > limits->error_max) {
+		session_reply(session, 421, "4.7.0", "Error: too many errors");
+		session_close(session, "too many errors");
+	} else if (session->errors <= limits->error_slow || limits->error_delay <= 0) {
+		session_reply(session, code, status, text);
+	} else {
+		session->held = g_string_new(NULL);
+		format_reply(session, session->held, code, status, text);
+		session->after_slow = session->state;
+		session_set_state(session, SESSION_SLOW);
+	}
+}
+
+static void
+slow_timeout(SmtpSession *session)
+{
+	conn_write(session->conn, session->held->str, session->held->len);
+	g_string_free(session->held, TRUE);
+	session->held = NULL;
+	session_set_state(session, session->after_slow);
+}
+
+/* ---- the transaction ---- */
+
+static void
+on_tx(void *arg, Tx *tx)
+{
+	(void)tx;
+	session_check_tx(arg);
+}
+
+static void
+after_reply(SmtpSession *session)
+{
+	if (states[session->state].input != INPUT_LINES)
+		return;
+	if (session->peer_closed && conn_pending(session->conn) == 0)
+		session_close(session, "client closed");
+	else if (session->sessions->draining && session->tx == NULL) {
+		session_reply(session, 421, "4.3.2", "Service closing transmission channel");
+		session_close(session, "drained");
+	}
+}
+
+void
+session_check_tx(SmtpSession *session)
+{
+	const StateRow *row = &states[session->state];
+	if (row->on_answer == NULL)
+		return;
+	row->on_answer(session);
+	if (session->state != SESSION_CLOSED)
+		after_reply(session);
+}
+
+void
+session_begin_tx(SmtpSession *session, Mailbox *from)
+{
+	const SmtpServiceConf *conf = session->conf;
+	Worker *worker = session->sessions->worker;
+	session->tx_started = clock_mono();
+	session->transactions++;
+	session->tx = tx_new(worker_defers(worker));
+	(void)tx_set_hosts(session->tx, session->remote, session->local);
+	(void)tx_set_smtp_meta(session->tx, session->meta);
+	if (conf->sender != NULL)
+		(void)tx_set_sender(session->tx, conf->sender, conf->tag);
+	(void)tx_set_mail_from(session->tx, from);
+	tx_watch(session->tx, &session->watch, on_tx, session);
+	session_set_state(session, SESSION_MAIL_WAIT);
+	session->port = conf->take(conf->arg, worker, session->tx);
+}
+
+void
+session_stop_tx(SmtpSession *session)
+{
+	tx_unwatch(&session->watch);
+	if (session->port != NULL && session->tx->data_response == NULL)
+		tx_cancel(session->tx);
+	tx_port_stop(session->port);
+	session->port = NULL;
+	g_clear_pointer(&session->blob, blob_unref);
+}
+
+static void
+report(const SmtpSession *session, SmtpServerEvent *event)
+{
+	if (session->conf->on_event == NULL)
+		return;
+	event->session = session->id;
+	event->peer = session->remote->host;
+	event->helo = session->helo;
+	session->conf->on_event(session->conf->arg, event);
+}
+
+void
+session_drop_tx(SmtpSession *session, const char *reason, const Response *answer)
+{
+	if (session->tx == NULL)
+		return;
+	SmtpServerEvent event = {
+		.kind = SMTP_SERVER_TRANSACTION,
+		.reason = reason,
+		.duration = clock_mono() - session->tx_started,
+		.tx = session->tx,
+		.code = answer != NULL ? answer->code : 0,
+		.text = answer != NULL ? answer->message : NULL,
+		.bytes = session->reader.bytes,
+	};
+	session_stop_tx(session);
+	report(session, &event);
+	g_clear_pointer(&session->tx, tx_unref);
+	g_clear_pointer(&session->verdict, response_unref);
+	session->utf8 = false;
+	session->body_end = 0;
+	smtp_data_reader_init(&session->reader);
+}
+
+static void
+mail_answer(SmtpSession *session)
+{
+	g_autoptr(Response) response = NULL;
+	if (session->tx->mail_response == NULL)
+		return;
+	response = response_ref(session->tx->mail_response);
+	if (response_ok(response)) {
+		session_set_state(session, SESSION_ENVELOPE);
+	} else {
+		session_drop_tx(session, "rejected", response);
+		session_set_state(session, SESSION_READY);
+	}
+	session_reply_response(session, response, "2.1.0");
+}
+
+static void
+rcpt_answer(SmtpSession *session)
+{
+	const TxRcpt *rcpt = tx_rcpt(session->tx, tx_rcpt_count(session->tx) - 1);
+	if (rcpt->response == NULL)
+		return;
+	session_set_state(session, SESSION_ENVELOPE);
+	session_reply_response(session, rcpt->response, "2.1.5");
+}
+
+/* Upstream has refused the message before its end. */
+static void
+body_answer(SmtpSession *session)
+{
+	if (!response_err(session->tx->data_response))
+		return;
+	session->verdict = response_ref(session->tx->data_response);
+	session_stop_tx(session);
+	session_set_state(session, SESSION_BODY_DROP);
+}
+
+static void
+data_answer(SmtpSession *session)
+{
+	g_autoptr(Response) response = NULL;
+	if (session->tx->data_response == NULL)
+		return;
+	response = response_ref(session->tx->data_response);
+	bool ok = response_ok(response);
+	if (ok) {
+		session->accepted++;
+		session->errors = 0;
+		session->junk = 0;
+	}
+	session_drop_tx(session, ok ? "accepted" : "rejected", response);
+	session_set_state(session, SESSION_READY);
+	session_reply_response(session, response, "2.0.0");
+}
+
+/* ---- deadlines ---- */
+
+static void
+command_timeout(SmtpSession *session)
+{
+	session_reply(session, 421, "4.4.2", "Error: timeout exceeded");
+	session_close(session, "timeout");
+}
+
+static void
+body_timeout(SmtpSession *session)
+{
+	session_reply(session, 421, "4.4.2", "Error: timeout exceeded while reading the message");
+	session_close(session, "timeout in message");
+}
+
+static void
+mail_timeout(SmtpSession *session)
+{
+	g_autoptr(Response)
+		response = response_new(450, "4.4.2 MAIL upstream timeout/internal err");
+	session_drop_tx(session, "upstream timeout", response);
+	session_set_state(session, SESSION_READY);
+	session_reply_response(session, response, NULL);
+	after_reply(session);
+}
+
+static void
+rcpt_timeout(SmtpSession *session)
+{
+	session_stop_tx(session);
+	session_set_state(session, SESSION_GIVEN_UP);
+	session_reply(session, 450, "4.4.2", "RCPT upstream timeout/internal err");
+	after_reply(session);
+}
+
+static void
+data_timeout(SmtpSession *session)
+{
+	g_autoptr(Response)
+		response = response_new(450, "4.4.2 DATA upstream timeout/internal err");
+	session_drop_tx(session, "upstream timeout", response);
+	session_set_state(session, SESSION_READY);
+	session_reply_response(session, response, NULL);
+	after_reply(session);
+}
+
+/* ---- the connection ---- */
+
+static void
+session_free(void *data)
+{
+	SmtpSession *session = data;
+	if (session->held != NULL)
+		g_string_free(session->held, TRUE);
+	host_port_free(session->remote);
+	host_port_free(session->local);
+	json_decref(session->meta);
+	g_free(session->helo);
+	g_free(session);
+}
+
+static void
+unlink_session(SmtpSession *session)
+{
+	SmtpSessions *sessions = session->sessions;
+	if (session->prev != NULL)
+		session->prev->next = session->next;
+	else
+		sessions->head = session->next;
+	if (session->next != NULL)
+		session->next->prev = session->prev;
+	sessions->count--;
+}
+
+typedef enum CloseHow { CLOSE_SEND, CLOSE_NOW } CloseHow;
+
+static void
+end_session(SmtpSession *session, const char *reason, CloseHow how)
+{
+	if (session->state == SESSION_CLOSED)
+		return;
+	SmtpServerEvent event = {
+		.kind = SMTP_SERVER_SESSION,
+		.reason = reason,
+		.duration = clock_mono() - session->started,
+	};
+	session_drop_tx(session, reason, session->verdict);
+	session_set_state(session, SESSION_CLOSED);
+	event.transactions = session->transactions;
+	event.accepted = session->accepted;
+	event.errors = session->errors;
+	event.junk = session->junk;
+	report(session, &event);
+	unlink_session(session);
+	if (how == CLOSE_SEND)
+		conn_finish(session->conn, LINGER);
+	else
+		conn_free(session->conn);
+	session->conn = NULL;
+	worker_reap(session->sessions->worker, session, session_free);
+}
+
+void
+session_close(SmtpSession *session, const char *reason)
+{
+	end_session(session, reason, CLOSE_SEND);
+}
+
+/* The peer has closed its side.  Commands that came before it are still answered, but nothing
+ * that was not all here is completed. */
+static void
+on_eof(SmtpSession *session)
+{
+	bool waiting = states[session->state].input == INPUT_HOLD;
+	if (waiting && conn_pending(session->conn) > 0) {
+		session->peer_closed = true;
+		return;
+	}
+	session_close(session, "client closed");
+}
+
+static size_t
+on_data(SmtpSession *session, const char *data, size_t len)
+{
+	if (states[session->state].input == INPUT_BODY) {
+		size_t took = session_body(session, data, len);
+		if (session->state != SESSION_CLOSED)
+			after_reply(session);
+		return took;
+	}
+	if (len > HELD_MAX)
+		conn_pause(session->conn);
+	return 0;
+}
+
+static size_t
+on_conn(void *arg, Conn *conn, ConnEvent event, const char *data, size_t len)
+{
+	SmtpSession *session = arg;
+	(void)conn;
+	switch (event) {
+	case CONN_LINE:
+		session_command(session, data, len);
+		if (session->state != SESSION_CLOSED)
+			after_reply(session);
+		break;
+	case CONN_LONG_LINE:
+		session_error(session, 500, "5.5.2", "Error: line too long");
+		break;
+	case CONN_DATA:
+		return on_data(session, data, len);
+	case CONN_EOF:
+		on_eof(session);
+		break;
+	case CONN_TIMEOUT:
+		states[session->state].on_timeout(session);
+		break;
+	case CONN_ERROR:
+		end_session(session, "connection lost", CLOSE_NOW);
+		break;
+	default:
+		break;
+	}
+	return 0;
+}
+
+/* ---- all sessions of a worker ---- */
+
+void
+smtp_service_conf_init(SmtpServiceConf *conf)
+{
+	*conf = (SmtpServiceConf){
+		.hostname = "localhost",
+		.greeting = "ESMTP koukan smtp gateway",
+		.command_timeout = 300 * USEC_PER_SEC,
+		.data_idle_timeout = 180 * USEC_PER_SEC,
+		.data_total_timeout = 3600 * USEC_PER_SEC,
+		.mail_timeout = 10 * USEC_PER_SEC,
+		.rcpt_timeout = 40 * USEC_PER_SEC,
+		.data_timeout = 310 * USEC_PER_SEC,
+		.limits =
+			{
+				.message_max = 33554432,
+				.rcpt_max = TX_RCPTS_MAX,
+				.error_slow = 10,
+				.error_max = 20,
+				.command_line_max = SMTP_COMMAND_MAX,
+				.received_max = 100,
+				.error_delay = USEC_PER_SEC,
+				.junk_max = 100,
+				.sessions_max = 5000,
+			},
+	};
+}
+
+SmtpSessions *
+smtp_sessions_new(Worker *worker, const SmtpServiceConf *conf)
+{
+	SmtpSessions *sessions = g_new0(SmtpSessions, 1);
+	sessions->worker = worker;
+	sessions->conf = conf;
+	sessions->out = g_string_new(NULL);
+	sessions->ehlo = session_ehlo_text(conf);
+	return sessions;
+}
+
+/* Turned away before there is a session. */
+static void
+refuse(SmtpSessions *sessions, SmtpSession *session, const char *text)
+{
+	session_reply(session, 421, "4.3.2", text);
+	conn_finish(session->conn, LINGER);
+	session->state = SESSION_CLOSED;
+	session->conn = NULL;
+	worker_reap(sessions->worker, session, session_free);
+}
+
+void
+smtp_sessions_accept(SmtpSessions *sessions, int fd)
+{
+	const SmtpServiceConf *conf = sessions->conf;
+	ConnOptions options = {.line_max = conf->limits.command_line_max};
+	SmtpSession *session = g_new0(SmtpSession, 1);
+	k_assert_on(sessions->worker);
+	session->sessions = sessions;
+	session->conf = conf;
+	session->conn = conn_new_accepted(sessions->worker, fd, &options, on_conn, session);
+	if (sessions->draining) {
+		refuse(sessions, session, "Service closing transmission channel");
+		return;
+	}
+	if (conf->limits.sessions_max > 0 && sessions->count >= conf->limits.sessions_max) {
+		refuse(sessions, session, "Error: too many connections");
+		return;
+	}
+	session->started = clock_mono();
+	session->remote = net_addr_host_port(conn_peer(session->conn));
+	session->local = net_addr_host_port(conn_local(session->conn));
+	ids_session(session->id);
+	smtp_data_reader_init(&session->reader);
+	session->next = sessions->head;
+	if (sessions->head != NULL)
+		sessions->head->prev = session;
+	sessions->head = session;
+	sessions->count++;
+	g_autofree char *greeting = g_strdup_printf("%s %s", conf->hostname, conf->greeting);
+	session_reply(session, 220, NULL, greeting);
+	session_rearm(session);
+}
+
+void
+smtp_sessions_drain(SmtpSessions *sessions)
+{
+	k_assert_on(sessions->worker);
+	sessions->draining = true;
+	for (SmtpSession *session = sessions->head, *next; session != NULL; session = next) {
+		next = session->next;
+		after_reply(session);
+	}
+}
+
+unsigned
+smtp_sessions_count(const SmtpSessions *sessions)
+{
+	return sessions->count;
+}
+
+void
+smtp_sessions_free(SmtpSessions *sessions)
+{
+	if (sessions == NULL)
+		return;
+	while (sessions->head != NULL)
+		end_session(sessions->head, "shutdown", CLOSE_NOW);
+	g_string_free(sessions->out, TRUE);
+	g_string_free(sessions->ehlo, TRUE);
+	g_free(sessions);
+}

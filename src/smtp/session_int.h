@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/* The inside of a server session: session.c has the states, the connection and the life of
+ * transactions, session_cmd.c the commands, session_data.c the message.  Private to smtp/; own
+ * worker only.
+ *
+ *   HELLO > READY > MAIL_WAIT > ENVELOPE > RCPT_WAIT > ENVELOPE > BODY > DATA_WAIT > READY
+ *           READY < MAIL_WAIT   (refused)  RCPT_WAIT > GIVEN_UP   BODY > BODY_DROP > READY
+ *           READY < ENVELOPE, GIVEN_UP     (RSET, EHLO)
+ *   any line state > SLOW > the same       any > CLOSED
+ *
+ * Rules: only session_set_state writes the state; only session_drop_tx ends a transaction; after
+ * session_close nothing but a return. */
+#include "base/ids.h"
+#include "smtp/command.h"
+#include "smtp/data.h"
+#include "smtp/session.h"
+
+typedef enum SessionState {
+	SESSION_HELLO,     /* no EHLO or HELO yet */
+	SESSION_READY,     /* no transaction */
+	SESSION_MAIL_WAIT, /* for the answer to MAIL */
+	SESSION_ENVELOPE,  /* MAIL was accepted */
+	SESSION_RCPT_WAIT, /* for the answer to the last recipient */
+	SESSION_GIVEN_UP,  /* upstream was too slow; RCPT and DATA get 450 until RSET */
+	SESSION_BODY,      /* 354 was sent */
+	SESSION_BODY_DROP, /* the verdict is known; the rest of the message is read and dropped */
+	SESSION_DATA_WAIT, /* for the answer to the message */
+	SESSION_SLOW,      /* a reply to an error is being delayed */
+	SESSION_CLOSED,
+	SESSION_STATES
+} SessionState;
+
+struct SmtpSession {
+	SmtpSessions *sessions;
+	SmtpSession *next, *prev;
+	const SmtpServiceConf *conf;
+	Conn *conn;
+	SessionState state;
+	SessionState after_slow; /* in SLOW: where to go on */
+	GString *held;           /* in SLOW: the reply; else NULL */
+	bool peer_closed;        /* its EOF came while input was held back */
+	bool esmtp;
+	char *helo;
+	json_t *meta; /* smtp_meta of this greeting, shared by its transactions */
+	HostPort *remote, *local;
+	char id[IDS_SESSION_MAX];
+	Deadline started; /* when; for the duration */
+	unsigned errors, junk, transactions, accepted;
+
+	/* the transaction; all of it is void when tx is NULL */
+	Tx *tx;
+	TxPort *port;
+	TxWatch watch;
+	bool utf8; /* MAIL asked for SMTPUTF8 */
+	Blob *blob;
+	Deadline tx_started;
+	Deadline body_end; /* of data_total_timeout */
+	SmtpDataReader reader;
+	Response *verdict; /* in BODY_DROP */
+};
+
+struct SmtpSessions {
+	Worker *worker;
+	const SmtpServiceConf *conf;
+	SmtpSession *head;
+	unsigned count;
+	bool draining;
+	GString *out;  /* scratch for replies */
+	GString *ehlo; /* the reply to EHLO */
+};
+
+/* ---- session.c ---- */
+void session_set_state(SmtpSession *session, SessionState state);
+/* Starts the deadline of the state anew. */
+void session_rearm(SmtpSession *session);
+void session_reply(SmtpSession *session, int code, const char *status, const char *text);
+void session_reply_response(SmtpSession *session, const Response *response, const char *ok_status);
+/* A reply to something wrong: counted, delayed when there were many, 421 when too many. */
+void session_error(SmtpSession *session, int code, const char *status, const char *text);
+/* Ends the session after what was written has been sent. */
+void session_close(SmtpSession *session, const char *reason);
+/* Makes a transaction of MAIL and gives it onward. */
+void session_begin_tx(SmtpSession *session, Mailbox *from);
+/* Stops the port, cancelling what is not answered; the session keeps the tx for its report. */
+void session_stop_tx(SmtpSession *session);
+/* The one end of every transaction. */
+void session_drop_tx(SmtpSession *session, const char *reason, const Response *answer);
+/* Looks whether the answer that the state waits for is there. */
+void session_check_tx(SmtpSession *session);
+
+/* ---- session_cmd.c ---- */
+void session_command(SmtpSession *session, const char *line, size_t len);
+/* The reply to EHLO of this service. */
+GString *session_ehlo_text(const SmtpServiceConf *conf);
+
+/* ---- session_data.c ---- */
+void session_begin_body(SmtpSession *session);
+size_t session_body(SmtpSession *session, const char *data, size_t len);
