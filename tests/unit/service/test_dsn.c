@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "mime/dsn.h"
+#include "service/bounce.h"
+
+static const char header[] = "From: a@example.com\r\nMessage-ID: <1@example.com>\r\n";
+
+static GString *
+build(const char *rcpt, int code, const char *text, const char *original, size_t len)
+{
+	const DsnInput input = {.mailer_daemon = "mailer-daemon@mx.example.net",
+				.to = "a@example.com",
+				.rcpt = rcpt,
+				.code = code,
+				.text = text,
+				.unique = "0123456789abcdef",
+				.arrival = 1709750551,
+				.now = 1709754151,
+				.header = original,
+				.header_len = len};
+	return dsn_build(&input);
+}
+
+static void
+test_fields(void **state)
+{
+	(void)state;
+	GString *dsn = build("b@example.net", 550, "5.1.1 no such user", header, strlen(header));
+	static const char *const want[] = {
+		"From: Mail Delivery Subsystem <mailer-daemon@mx.example.net>\r\n",
+		"To: <a@example.com>\r\n",
+		"Message-ID: <0123456789abcdef@mx.example.net>\r\n",
+		"In-Reply-To: <1@example.com>\r\n",
+		"References: <1@example.com>\r\n",
+		"Auto-Submitted: auto-replied\r\n",
+		"Content-Type: multipart/report; report-type=delivery-status;\r\n",
+		"Reporting-MTA: dns; mx.example.net\r\n",
+		"Final-Recipient: rfc822; b@example.net\r\n",
+		"Action: failed\r\n",
+		"Status: 5.0.0\r\n",
+		"Diagnostic-Code: smtp; 550 5.1.1 no such user\r\n",
+		"\r\n\r\nFrom: a@example.com\r\n",
+	};
+	for (size_t i = 0; i < G_N_ELEMENTS(want); i++) {
+		if (strstr(dsn->str, want[i]) == NULL)
+			fail_msg("missing: %s", want[i]);
+	}
+	g_string_free(dsn, TRUE);
+}
+
+/* What peers said, or an original full of rubbish, never breaks a line or a field. */
+static void
+test_hostile_input(void **state)
+{
+	(void)state;
+	g_autofree char *huge = g_strnfill(100000, 'x');
+	static const char rubbish[] = "Subject: a\r\nb\rc\nd\r\n";
+	const struct {
+		const char *rcpt, *text, *header;
+	} cases[] = {
+		{"b@x\r\nBcc: evil@x", "bad\r\nX-Evil: 1", header},
+		{huge, huge, huge},
+		{"\xff\xfe@x", "\x01\x02\x7f\xff", rubbish},
+		{"", "", ""},
+	};
+	for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+		GString *dsn = build(cases[i].rcpt, 450, cases[i].text, cases[i].header,
+				     strlen(cases[i].header));
+		assert_null(strstr(dsn->str, "\r\nBcc:"));
+		assert_null(strstr(dsn->str, "\r\nX-Evil"));
+		const char *line = dsn->str;
+		for (const char *end; (end = strstr(line, "\r\n")) != NULL; line = end + 2)
+			assert_true(end - line <= 998);
+		for (size_t k = 0; k + 1 < dsn->len; k++)
+			assert_false(dsn->str[k] != '\r' && dsn->str[k + 1] == '\n');
+		g_string_free(dsn, TRUE);
+	}
+}
+
+static void
+test_header_len(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *text;
+		size_t want;
+	} cases[] = {
+		{"a: b\r\n\r\nbody", 6}, {"a: b\r\n", 0}, {"\r\n\r\n", 2}, {"", 0},
+		{"a: b\n\nx", 0},
+	};
+	for (size_t i = 0; i < G_N_ELEMENTS(cases); i++)
+		assert_int_equal(dsn_header_len(cases[i].text, strlen(cases[i].text)),
+				 cases[i].want);
+}
+
+/* ---- when a notification is owed ---- */
+
+typedef struct Owed {
+	const char *name, *from;
+	int rcpts, mail, rcpt, data;
+	bool enabled, configured, cancelled, want;
+} Owed;
+
+static Tx *
+make_failed(DeferQueue *queue, const Owed *c)
+{
+	Tx *tx = tx_new(queue);
+	g_autoptr(Mailbox) from = mailbox_new(c->from, NULL, 0);
+	g_autoptr(Mailbox) to = mailbox_new("b@example.net", NULL, 0);
+	tx_set_mail_from(tx, from);
+	for (int i = 0; i < c->rcpts; i++)
+		tx_add_rcpt(tx, to);
+	if (c->mail != 0)
+		tx_answer_mail(tx, response_new(c->mail, NULL));
+	for (int i = 0; c->rcpt != 0 && i < c->rcpts; i++)
+		tx_answer_rcpt(tx, (size_t)i, response_new(c->rcpt, NULL));
+	if (c->data != 0)
+		tx_answer_data(tx, response_new(c->data, NULL));
+	if (c->enabled)
+		tx_enable_notification(tx, NULL);
+	if (c->cancelled)
+		tx_cancel(tx);
+	return tx;
+}
+
+static void
+test_owed(void **state)
+{
+	(void)state;
+	static const Owed cases[] = {
+		{"mail failed", "a@x", 1, 550, 550, 0, true, true, false, true},
+		{"recipient failed", "a@x", 1, 250, 550, 0, true, true, false, true},
+		{"message failed", "a@x", 1, 250, 250, 554, true, true, false, true},
+		{"gave up on temporary", "a@x", 1, 250, 450, 0, true, true, false, true},
+		{"delivered", "a@x", 1, 250, 250, 250, true, true, false, false},
+		{"null sender", "", 1, 250, 550, 0, true, true, false, false},
+		{"two recipients", "a@x", 2, 250, 550, 0, true, true, false, false},
+		{"not asked for", "a@x", 1, 250, 550, 0, false, true, false, false},
+		{"chain has none", "a@x", 1, 250, 550, 0, true, false, false, false},
+		{"cancelled", "a@x", 1, 250, 550, 0, true, true, true, false},
+		{"nothing failed", "a@x", 1, 250, 0, 0, true, true, false, false},
+	};
+	for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+		DeferQueue queue = {0};
+		const EndpointConf endpoint = {
+			.notification_sender = cases[i].configured ? (char *)"submission" : NULL,
+			.notification_tag = (char *)"notification"};
+		g_autoptr(Tx) tx = make_failed(&queue, &cases[i]);
+		g_autoptr(Tx) bounce = bounce_new(tx, &endpoint, "daemon@x", 1);
+		if ((bounce != NULL) != cases[i].want)
+			fail_msg("%s", cases[i].name);
+		if (bounce != NULL) {
+			assert_string_equal(bounce->mail_from->addr, "");
+			assert_string_equal(tx_rcpt(bounce, 0)->to->addr, "a@x");
+			assert_string_equal(bounce->sender_tag, "notification");
+			assert_true(tx_body_ready(bounce));
+		}
+		while (!defer_run(&queue, 10))
+			;
+	}
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_fields),
+		cmocka_unit_test(test_hostile_input),
+		cmocka_unit_test(test_header_len),
+		cmocka_unit_test(test_owed),
+	};
+	return cmocka_run_group_tests_name("service-dsn", tests, NULL, NULL);
+}
