@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Prepends a Received field (RFC 5321 4.4) to the finished message.  Names that come from peers
+ * are reduced to what cannot end a clause or a line. */
+#include "base/clock.h"
+#include "filter/filter.h"
+#include "filter/kinds.h"
+#include "mime/date.h"
+
+#include <string.h>
+#include <time.h>
+
+#define NAME_MAX_BYTES 255 /* of a host name (RFC 1035 2.3.4) */
+#define REMOTE_HOST    "koukan.remote_host_filter.RemoteHostFilter"
+
+typedef struct ReceivedConf {
+	char *received_hostname;
+} ReceivedConf;
+
+static const ConfKey KEYS[] = {
+	{.name = "received_hostname",
+	 .type = CONF_STRING,
+	 .offset = CONF_KEY(ReceivedConf, received_hostname),
+	 .doc = "Our name in the `by` clause; without it there is none."},
+	{0}};
+
+/* Appends a host name as peers gave it. */
+static void
+append_name(GString *out, const char *name)
+{
+	for (size_t i = 0; name[i] != '\0' && i < NAME_MAX_BYTES; i++) {
+		char c = name[i];
+		bool clean = c > 0x20 && c < 0x7f && strchr("()<>;\"\\,", c) == NULL;
+		g_string_append_c(out, clean ? c : '?');
+	}
+}
+
+/* Appends an address: UTF-8 stays (RFC 6531 3.7.3), controls and spaces do not. */
+static void
+append_address(GString *out, const char *address)
+{
+	g_autofree char *valid = g_utf8_make_valid(address, -1);
+	for (const char *p = valid; *p != '\0'; p++) {
+		unsigned char c = (unsigned char)*p;
+		g_string_append_c(out, c > 0x20 && c != 0x7f && c != ';' ? *p : '?');
+	}
+}
+
+static bool
+meta_true(const json_t *meta, const char *key)
+{
+	return json_is_true(json_object_get(meta, key));
+}
+
+static void
+next_clause(GString *out)
+{
+	if (out->len > strlen("Received: "))
+		g_string_append(out, "\r\n\t");
+}
+
+/* "from <ehlo> (<ptr> [<ip>])" */
+static void
+from_clause(GString *out, const Filter *filter)
+{
+	const Tx *tx = filter->down;
+	if (tx->remote_host == NULL)
+		return;
+	const char *ip = tx->remote_host->host;
+	const json_t *signal = filter_get_output(filter, REMOTE_HOST);
+	const char *ptr = meta_true(signal, "fcrdns")
+				  ? json_string_value(json_object_get(signal, "remote_hostname"))
+				  : NULL;
+	const char *ehlo = json_string_value(json_object_get(tx->smtp_meta, "ehlo_host"));
+	if (tx->smtp_meta != NULL && (ehlo == NULL || *ehlo == '\0'))
+		return;
+	next_clause(out);
+	g_string_append(out, "from ");
+	if (tx->smtp_meta != NULL) {
+		append_name(out, ehlo);
+	} else if (ptr != NULL) {
+		append_name(out, ptr);
+	} else {
+		g_string_append_c(out, '[');
+		append_name(out, ip);
+		g_string_append_c(out, ']');
+	}
+	g_string_append(out, " (");
+	if (ptr != NULL) {
+		append_name(out, ptr);
+		g_string_append_c(out, ' ');
+	}
+	g_string_append_c(out, '[');
+	append_name(out, ip);
+	g_string_append(out, "])");
+}
+
+static void
+with_clause(GString *out, const Tx *tx)
+{
+	next_clause(out);
+	if (tx->smtp_meta == NULL) {
+		g_string_append(out, "with X-RESTMTP");
+		return;
+	}
+	const char *protocol = meta_true(tx->smtp_meta, "esmtp") ? "ESMTP" : "SMTP";
+	if (tx->mail_from != NULL && mailbox_param(tx->mail_from, "SMTPUTF8") != NULL)
+		protocol = "UTF8SMTP";
+	g_string_append_printf(out, "with %s%s%s", protocol,
+			       meta_true(tx->smtp_meta, "tls") ? "S" : "",
+			       meta_true(tx->smtp_meta, "auth") ? "A" : "");
+}
+
+static void
+append_date(GString *out)
+{
+	char text[MIME_DATE_MAX];
+	time_t now = (time_t)clock_wall_sec();
+	struct tm tm;
+	MimeDate date = {.unix_secs = now};
+	/* An offset with seconds in it (none has been in use for a century) counts as UTC. */
+	if (localtime_r(&now, &tm) != NULL && tm.tm_gmtoff % 60 == 0)
+		date.tz_offset = (int)tm.tm_gmtoff;
+	if (!mime_date_format(&date, text)) {
+		date = (MimeDate){0}; /* the clock is beyond all calendars */
+		k_assert(mime_date_format(&date, text));
+	}
+	g_string_append_printf(out, ";\r\n\t%s\r\n", text);
+}
+
+static GString *
+received_field(const Filter *filter)
+{
+	const ReceivedConf *conf = (const ReceivedConf *)filter->conf;
+	const Tx *tx = filter->down;
+	GString *out = g_string_new("Received: ");
+	from_clause(out, filter);
+	if (conf->received_hostname != NULL && *conf->received_hostname != '\0') {
+		next_clause(out);
+		g_string_append(out, "by ");
+		append_name(out, conf->received_hostname);
+	}
+	with_clause(out, tx);
+	if (tx_rcpt_count(tx) == 1) {
+		next_clause(out);
+		g_string_append(out, "for ");
+		append_address(out, tx_rcpt(tx, 0)->to->addr);
+	}
+	append_date(out);
+	return out;
+}
+
+static FilterResult
+received_update(Filter *filter, unsigned news)
+{
+	const TxBody *body = filter->down->body;
+	if ((news & (TX_NEW_BODY | TX_NEW_BODY_FINAL)) == 0)
+		return FILTER_CONTINUE;
+	if (body->raw == NULL) { /* still a builder: there is no message to prepend to */
+		filter_pass_body(filter, news);
+		return FILTER_CONTINUE;
+	}
+	if ((news & TX_NEW_BODY_FINAL) == 0 || filter->up->body != NULL)
+		return FILTER_CONTINUE;
+	GString *field = received_field(filter);
+	g_autoptr(Blob) view = blob_new_prefixed(field->str, field->len, body->raw);
+	g_string_free(field, TRUE);
+	g_autoptr(TxBody) made = body->builder != NULL ? tx_body_new_builder(body->builder, view)
+						       : tx_body_new_raw(view);
+	for (guint i = 0; i < body->parts->len; i++) {
+		const TxPart *part = (const TxPart *)g_ptr_array_index(body->parts, i);
+		tx_body_add_part(made, part->id, part->blob);
+	}
+	tx_set_body(filter->up, made);
+	return FILTER_CONTINUE;
+}
+
+const FilterKind filter_received_header_kind = {
+	.name = "received_header",
+	.doc = "Prepends a `Received:` field to the message.",
+	.flags = FILTER_PROXY,
+	.conf_size = sizeof(ReceivedConf),
+	.keys = KEYS,
+	.update = received_update,
+};
