@@ -36,6 +36,7 @@ typedef struct Rcpt {
 	RcptState state;
 	Deadline answer_by; /* ASKING; later of the router's word while storing */
 	bool upgraded;      /* accepted although the next hop has not */
+	bool was_final;     /* its router had given up before it was asked to store */
 	bool storing;       /* retries were enabled, the router's word is awaited */
 	bool refused;       /* the router could not take it over */
 	Response *fallback; /* what to answer then */
@@ -423,8 +424,7 @@ exploder_update(Filter *filter, unsigned news)
 		tx_answer_mail(filter->down, response_new(250, "MAIL ok (exploder noop)"));
 	if ((news & TX_NEW_RCPT) != 0)
 		take_rcpts(filter);
-	/* A recipient that comes after the body gets it as well. */
-	if (filter->down->body != NULL && (news & (TX_NEW_BODY | TX_NEW_BODY_FINAL)) != 0)
+	if ((news & (TX_NEW_BODY | TX_NEW_BODY_FINAL)) != 0)
 		give_body(filter);
 	if ((news & TX_NEW_BODY_FINAL) != 0)
 		exploder->body_final = true;
