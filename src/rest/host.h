@@ -21,7 +21,8 @@ typedef struct RestTable RestTable;
 typedef struct RestVerdict {
 	int status;	       /* 200/201: go on; else answer this */
 	const char *text;      /* borrowed; NULL: empty body */
-	const char *location;  /* for 308 */
+	const char *location;  /* for 308: base URL of the owner (its session_uri); the request's own
+				  path is put behind its scheme and authority */
 } RestVerdict;
 typedef void RestDoneFn(void *arg, const RestVerdict *verdict);
 /* `tx` is borrowed; NULL unless status is 200. */
@@ -35,6 +36,7 @@ struct RestHost {
 	BlobLimits blobs;	/* of bodies that arrive */
 	bool accepts_body_json; /* inline, reuse_uri, message_builder (router); the gateway: PUT only */
 	void *arg;		/* the implementation */
+	struct RestApi *api;	/* set by rest_api_new */
 
 	/* May this sender/tag create, and how?  Inside the call, any worker.  status 0: yes, and
 	 * *ret_incremental says whether the envelope may grow by PATCH. */
@@ -47,7 +49,7 @@ struct RestHost {
 	/* Not in the table: read it from the store.  The tx is inactive: for reading only. */
 	void (*load)(RestHost *host, Worker *worker, const char *id, RestLoadFn *done, void *arg);
 	/* The last missing byte of the body has arrived (the blob is final, tx_note_body was called):
-	 * `done` when that may be acknowledged. */
+	 * `done` when that may be acknowledged.  Asked again when the client repeats the upload. */
 	void (*complete)(RestHost *host, Tx *tx, RestDoneFn *done, void *arg);
 	/* POST .../cancel; `tx` NULL when it is not in the table. */
 	void (*cancel)(RestHost *host, Worker *worker, const char *id, Tx *tx, RestDoneFn *done, void *arg);
