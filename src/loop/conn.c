@@ -402,8 +402,9 @@ conn_finish(Conn *conn, Usec linger)
 	conn->drained_due = false;
 	defer_cancel(&conn->work);
 	conn_in_forget(conn);
-	conn_start_reading(
-		conn); /* a peer that is stuck in sending would not read our last reply */
+	timer_set(&conn->timer, linger);
+	/* A peer that is stuck in sending would not read our last reply. */
+	conn_start_reading(conn);
 	if (conn->state == CONN_STATE_SENDING && !conn->writing)
 		defer_queue(worker_flushes(conn->worker), &conn->flush);
 }

@@ -327,6 +327,23 @@ worker_reap(Worker *worker, void *object, WorkerFn *free_fn)
 	(void)g_array_append_val(worker->reaps, reap);
 }
 
+void
+worker_test_turn(Worker *worker, Usec wait)
+{
+	k_assert(current == NULL && !atomic_load(&worker->running));
+	current = worker;
+	int flags = EVLOOP_NONBLOCK;
+	if (wait > 0 && !has_work(worker)) {
+		struct timeval span = {.tv_sec = wait / USEC_PER_SEC,
+				       .tv_usec = wait % USEC_PER_SEC};
+		k_assert(event_base_loopexit(worker->base, &span) == 0);
+		flags = EVLOOP_ONCE;
+	}
+	k_assert(event_base_loop(worker->base, flags) >= 0);
+	run_queues(worker);
+	current = NULL;
+}
+
 bool
 worker_is_here(const Worker *worker)
 {

@@ -50,6 +50,10 @@ void worker_reap(Worker *worker, void *object, WorkerFn *free_fn);
 bool worker_is_here(const Worker *worker);
 #define k_assert_on(worker) k_assert(worker_is_here(worker))
 
+/* Tests only, while no thread runs: one turn of the loop on the caller's thread, waiting at most
+ * `wait` for something to happen. */
+void worker_test_turn(Worker *worker, Usec wait);
+
 /* ---- timers: loop/timer.c ---- */
 
 typedef struct Timer Timer;
