@@ -31,6 +31,31 @@ on_accept(void *arg, Worker *worker, int fd, const NetAddr *peer)
 	smtp_sessions_accept(service->sessions[worker_index(worker)], fd);
 }
 
+/* A line for each mail transaction and each session. */
+static void
+on_event(void *arg, const SmtpServerEvent *event)
+{
+	const GatewayService *service = arg;
+	const LogCtx ctx = {.session = event->session,
+			    .tx = event->tx != NULL ? event->tx->id : NULL};
+	if (event->kind == SMTP_SERVER_SESSION) {
+		log_info(&ctx, "smtp.session", LOG_S("peer", event->peer),
+			 LOG_S("helo", event->helo), LOG_S("reason", event->reason),
+			 LOG_I("accepted", event->accepted),
+			 LOG_I("transactions", event->transactions), LOG_I("errors", event->errors),
+			 LOG_T("took", event->duration));
+		return;
+	}
+	const Tx *tx = event->tx;
+	log_info(&ctx, "smtp.message", LOG_S("peer", event->peer), LOG_S("helo", event->helo),
+		 LOG_S("tag", service->yaml->tag),
+		 LOG_S("from", tx->mail_from != NULL ? tx->mail_from->addr : NULL),
+		 LOG_S("to", tx_rcpt_count(tx) > 0 ? tx_rcpt(tx, 0)->to->addr : NULL),
+		 LOG_I("rcpts", tx_rcpt_count(tx)), LOG_I("bytes", event->bytes),
+		 LOG_S("reason", event->reason), LOG_I("code", event->code),
+		 LOG_S("text", event->text), LOG_T("took", event->duration));
+}
+
 static void
 service_init(Gateway *gateway, GatewayService *service, const SmtpServiceYaml *yaml)
 {
@@ -51,6 +76,7 @@ service_init(Gateway *gateway, GatewayService *service, const SmtpServiceYaml *y
 	conf->body = gateway->host.blobs;
 	conf->body.size_max = 0; /* counted by the session, which answers 552 */
 	conf->take = take;
+	conf->on_event = on_event;
 	conf->arg = service;
 	unsigned workers = workers_count(gateway->workers);
 	service->sessions = g_new0(SmtpSessions *, workers);

@@ -243,15 +243,19 @@ log_end(const Output *output, const char *event, const char *reason)
 {
 	const Tx *tx = output->tx;
 	const Response *response = deciding_response(tx);
-	log_info(&((LogCtx){.tx = tx->id}), event, LOG_S("sender", tx->sender_name),
-		 LOG_S("tag", tx->sender_tag), LOG_S("reason", reason),
-		 LOG_S("from", tx->mail_from != NULL ? tx->mail_from->addr : NULL),
-		 LOG_S("to", tx_rcpt_count(tx) > 0 ? tx_rcpt(tx, 0)->to->addr : NULL),
-		 LOG_I("rcpts", tx_rcpt_count(tx)),
-		 LOG_I("bytes", tx->body ? tx_body_len(tx->body) : 0),
-		 LOG_I("attempt", tx->attempt_count), LOG_I("code", response ? response->code : 0),
-		 LOG_S("text", response ? response->message : NULL),
-		 LOG_T("took", clock_mono() - output->started));
+	/* An exploder's own transaction is told of by its session; its recipients tell the rest. */
+	LogLevel level = output_is_incremental(output) && output->origin == OUTPUT_FROM_PORT
+				 ? LOG_DEBUG
+				 : LOG_INFO;
+	log_at(level, &((LogCtx){.tx = tx->id}), event, LOG_S("sender", tx->sender_name),
+	       LOG_S("tag", tx->sender_tag), LOG_S("reason", reason),
+	       LOG_S("from", tx->mail_from != NULL ? tx->mail_from->addr : NULL),
+	       LOG_S("to", tx_rcpt_count(tx) > 0 ? tx_rcpt(tx, 0)->to->addr : NULL),
+	       LOG_I("rcpts", tx_rcpt_count(tx)),
+	       LOG_I("bytes", tx->body ? tx_body_len(tx->body) : 0),
+	       LOG_I("attempt", tx->attempt_count), LOG_I("code", response ? response->code : 0),
+	       LOG_S("text", response ? response->message : NULL),
+	       LOG_T("took", clock_mono() - output->started));
 }
 
 /* ---- ends ---- */
@@ -268,16 +272,18 @@ linger(Output *output)
 	timer_set(&output->timer, MAX(output->home->router->config->cache_ttl, USEC_PER_SEC));
 }
 
-/* Its row is given to the store before the one of the failed transaction says "final", so that a
- * crash between the two repeats the notification instead of losing it. */
-static void
-send_bounce(Output *output)
+/* The notification of `output`, under way; NULL when none is owed or can be made.  `done` (may be
+ * NULL) is told when it is on disk.  Its row is given to the store before the one of the failed
+ * transaction says "final", so that a crash between the two repeats the notification instead of
+ * losing it. */
+static Output *
+send_bounce(Output *output, RestDoneFn *done, void *arg)
 {
 	Router *router = output->home->router;
 	g_autoptr(Tx) tx = bounce_new(output->tx, output->endpoint,
 				      router->config->mailer_daemon_mailbox, output->creation);
 	if (tx == NULL)
-		return;
+		return NULL;
 	const SenderConf *sender = conf_model_sender(router->config->model, tx->sender_name,
 						     tx->sender_tag);
 	const EndpointConf *endpoint = sender != NULL && sender->output_chain != NULL
@@ -287,7 +293,7 @@ send_bounce(Output *output)
 	if (endpoint == NULL) {
 		log_error(&((LogCtx){.tx = output->tx->id}), "bounce.no_sender",
 			  LOG_S("sender", tx->sender_name), LOG_S("tag", tx->sender_tag));
-		return;
+		return NULL;
 	}
 	g_autofree char *id = ids_tx_new(worker_index(output->home->worker), router->host.entropy);
 	tx_set_id(tx, id);
@@ -295,7 +301,36 @@ send_bounce(Output *output)
 	tx_enable_retry(tx, NULL);
 	log_info(&((LogCtx){.tx = output->tx->id}), "bounce.sent", LOG_S("bounce", id),
 		 LOG_S("to", output->tx->mail_from->addr));
-	output_start(output_new(output->home, tx, sender, endpoint, OUTPUT_FROM_QUEUE), NULL, NULL);
+	Output *bounce = output_new(output->home, tx, sender, endpoint, OUTPUT_FROM_QUEUE);
+	output_start(bounce, done, arg);
+	return bounce;
+}
+
+/* ---- a failure that its user makes ours afterwards (the exploder, answers of both kinds) ---- */
+
+static void
+late_bounce_done(void *arg, const RestVerdict *verdict)
+{
+	g_autoptr(Tx) tx = arg;
+	if (verdict->status == 200)
+		tx_set_durable(tx);
+	else
+		tx_refuse_durable(tx);
+}
+
+/* The attempt has failed for good and the sender of the message is to hear of it from us. */
+static void
+take_over_failure(Output *output)
+{
+	Tx *tx = output->tx;
+	if (tx->mail_from != NULL && tx->mail_from->addr[0] == '\0') {
+		tx_set_durable(tx); /* nobody to tell (RFC 5321 4.5.5) */
+		return;
+	}
+	if (send_bounce(output, late_bounce_done, tx_ref(tx)) == NULL) {
+		tx_unref(tx);
+		tx_refuse_durable(tx);
+	}
 }
 
 /* `reason` NULL: the one attempt of a transaction without retries failed for now; readers keep
@@ -312,7 +347,7 @@ finish(Output *output, const char *reason)
 	timer_cancel(&output->timer);
 	log_end(output, "tx.end", reason != NULL ? reason : ROW_ONESHOT);
 	if (reason != NULL)
-		send_bounce(output);
+		send_bounce(output, NULL, NULL);
 	bool keep = output->origin == OUTPUT_FROM_REST && !output_is_incremental(output) &&
 		    tx_body_ready(output->tx);
 	if (output->row != ROW_NONE)
@@ -518,6 +553,9 @@ on_change(void *arg, Tx *tx)
 	Output *output = arg;
 	unsigned news = tx_since(tx, &output->mark);
 	tx_mark(tx, &output->mark);
+	if (output->state == OUTPUT_DONE && (news & TX_NEW_RETRY) != 0 && output->row == ROW_NONE &&
+	    !response_ok(tx->data_response))
+		take_over_failure(output);
 	if (output->state == OUTPUT_DONE || output->state == OUTPUT_PARKED)
 		return;
 	if (news & TX_NEW_REQUESTS)
