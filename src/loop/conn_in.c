@@ -66,8 +66,12 @@ recv_tls(Conn *conn, char *out, size_t room)
 		reached_eof(conn);
 		break;
 	case TLS_IO_ERROR:
-		conn_fail(conn, "TLS: %s", tls_session_error(conn->tls.session));
-		return 0;
+		/* What came before the error is still good; asked again, the error comes again. */
+		if (len > 0)
+			conn->tls.more = true;
+		else
+			conn_fail(conn, "TLS: %s", tls_session_error(conn->tls.session));
+		break;
 	}
 	return len;
 }
