@@ -374,6 +374,7 @@ conn_free(Conn *conn)
 	k_assert(conn->state != CONN_STATE_FREED);
 	conn->state = CONN_STATE_FREED;
 	conn->fn = NULL;
+	worker_release(&conn->orphan);
 	stop_io(conn);
 	defer_cancel(&conn->work);
 	timer_clear(&conn->timer);
@@ -387,6 +388,12 @@ conn_free(Conn *conn)
 	worker_reap(conn->worker, conn, destroy);
 }
 
+static void
+end_orphan(void *arg)
+{
+	conn_free(arg);
+}
+
 void
 conn_finish(Conn *conn, Usec linger)
 {
@@ -395,6 +402,7 @@ conn_finish(Conn *conn, Usec linger)
 		conn_free(conn); /* not yet or no more able to talk */
 		return;
 	}
+	worker_adopt(conn->worker, &conn->orphan, end_orphan, conn);
 	conn->fn = NULL;
 	conn->state = CONN_STATE_SENDING;
 	conn->linger = linger;

@@ -83,9 +83,10 @@ struct Conn {
 	ConnTls tls;
 	ConnOptions options;
 	Usec linger;
-	Defer work;  /* hands up what is due */
-	Defer flush; /* sends at the end of the turn */
-	Timer timer; /* the deadline; after conn_finish the end of lingering */
+	Orphan orphan; /* after conn_finish */
+	Defer work;    /* hands up what is due */
+	Defer flush;   /* sends at the end of the turn */
+	Timer timer;   /* the deadline; after conn_finish the end of lingering */
 	struct event read_event;
 	struct event write_event;
 	NetAddr peer;

@@ -36,7 +36,8 @@ struct Worker {
 	bool posted_here; /* something was posted by the worker itself since the inbox ran */
 	DeferQueue defers;
 	DeferQueue flushes;
-	GArray *reaps; /* Reap */
+	GArray *reaps;  /* Reap */
+	Orphan orphans; /* head of the ring */
 	char *scratch;
 };
 
@@ -86,6 +87,7 @@ worker_init(Worker *worker, Workers *set, unsigned index, GError **ret_error)
 {
 	worker->set = set;
 	worker->index = index;
+	worker->orphans.next = worker->orphans.prev = &worker->orphans;
 	worker->reaps = g_array_new(FALSE, FALSE, sizeof(Reap));
 	worker->scratch = g_malloc(WORKER_SCRATCH);
 	if (!inbox_init(&worker->inbox, ret_error))
@@ -225,6 +227,16 @@ workers_stop(Workers *workers)
 	workers->started = false;
 }
 
+static void
+end_orphans(Worker *worker)
+{
+	while (worker->orphans.next != &worker->orphans) {
+		Orphan *orphan = worker->orphans.next;
+		worker_release(orphan);
+		orphan->free_fn(orphan->object);
+	}
+}
+
 /* Work of one worker may post to another, so go round until all are quiet. */
 static void
 workers_drain(Workers *workers)
@@ -234,8 +246,11 @@ workers_drain(Workers *workers)
 		any = false;
 		for (unsigned i = 0; i < workers->count; i++) {
 			current = &workers->workers[i];
-			if (current->wake_event != NULL)
-				any |= run_queues(current);
+			if (current->wake_event == NULL)
+				continue; /* half built */
+			any |= run_queues(current);
+			end_orphans(current);
+			any |= current->reaps->len > 0;
 		}
 	}
 	current = NULL;
@@ -302,6 +317,29 @@ DeferQueue *
 worker_flushes(Worker *worker)
 {
 	return &worker->flushes;
+}
+
+void
+worker_adopt(Worker *worker, Orphan *orphan, WorkerFn *free_fn, void *object)
+{
+	*orphan = (Orphan){
+		.next = &worker->orphans,
+		.prev = worker->orphans.prev,
+		.free_fn = free_fn,
+		.object = object,
+	};
+	orphan->prev->next = orphan;
+	worker->orphans.prev = orphan;
+}
+
+void
+worker_release(Orphan *orphan)
+{
+	if (orphan->prev == NULL)
+		return;
+	orphan->prev->next = orphan->next;
+	orphan->next->prev = orphan->prev;
+	orphan->next = orphan->prev = NULL;
 }
 
 char *
