@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <stdarg.h>
+#include <string.h>
 
 #include "conf/schema.h"
 
@@ -30,21 +31,42 @@ conf_report_free(ConfReport *report)
 	g_free(report);
 }
 
-static void
-report_add(ConfReport *report, ConfSeverity severity, const YamlNode *node, char *text)
+/* Takes `where` and `text`. */
+static ConfProblem *
+problem_add(ConfReport *report, ConfSeverity severity, char *where, char *text)
 {
 	ConfProblem *problem = g_new0(ConfProblem, 1);
 	problem->severity = severity;
-	problem->line = yaml_line(node);
-	problem->column = yaml_column(node);
+	problem->where = where;
 	problem->text = text;
-	if (node != NULL)
-		problem->where = g_strdup(yaml_where(node));
-	else
-		problem->where = g_strdup(report->fallback != NULL ? report->fallback : "-");
 	g_ptr_array_add(report->problems, problem);
 	if (severity == CONF_ERROR)
 		report->errors++;
+	return problem;
+}
+
+static void
+report_add(ConfReport *report, ConfSeverity severity, const YamlNode *node, char *text)
+{
+	const char *where = report->fallback != NULL ? report->fallback : "-";
+	ConfProblem *problem = problem_add(report, severity,
+					   g_strdup(node != NULL ? yaml_where(node) : where), text);
+	problem->line = yaml_line(node);
+	problem->column = yaml_column(node);
+}
+
+void
+conf_error_placed(ConfReport *report, const char *name, const char *message)
+{
+	size_t len = g_str_has_prefix(message, name) ? strlen(name) : 0;
+	size_t end = len;
+	while (message[end] == ':' && g_ascii_isdigit(message[end + 1]))
+		end += 1 + strspn(message + end + 1, "0123456789");
+	if (len == 0 || message[end] != ':' || message[end + 1] != ' ') {
+		problem_add(report, CONF_ERROR, g_strdup(name), g_strdup(message));
+		return;
+	}
+	problem_add(report, CONF_ERROR, g_strndup(message, end), g_strdup(message + end + 2));
 }
 
 void

@@ -38,6 +38,8 @@ void conf_report_format(const ConfReport *report, GString *out);
 /* `node` may be NULL when there is no place; then the report's fallback is the place. */
 void conf_error(ConfReport *report, const YamlNode *node, const char *format, ...) K_PRINTF(3, 4);
 void conf_warning(ConfReport *report, const YamlNode *node, const char *format, ...) K_PRINTF(3, 4);
+/* `message` as yaml_load_* gives it: "NAME:LINE:COLUMN: text" or "NAME: text". */
+void conf_error_placed(ConfReport *report, const char *name, const char *message);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(ConfReport, conf_report_free)
 
 /* ---- key tables ---- */

@@ -1,0 +1,515 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* gateway.yaml. */
+#include <string.h>
+
+#include "conf/config_int.h"
+
+static const ConfKey root_keys[] = {
+	{.name = "global", .type = CONF_SECTION, .doc = "The process."},
+	{.name = "rest_listener",
+	 .type = CONF_SECTION,
+	 .doc = "Where the REST API of the SMTP outputs listens."},
+	{.name = "smtp_output", .type = CONF_SECTION, .doc = "How mail is sent by SMTP."},
+	{.name = "smtp_listener", .type = CONF_SECTION, .doc = "Where mail is received by SMTP."},
+	{.name = "rest_output",
+	 .type = CONF_SECTION,
+	 .doc = "Where received mail is handed on, a list."},
+	{.name = "logging",
+	 .type = CONF_SECTION,
+	 .doc = "A Python dictConfig, of which the levels of `root` and `koukan` matter."},
+	{.name = "koukan", .type = CONF_SECTION, .doc = "Settings of this implementation."},
+	{0},
+};
+
+static const ConfKey global_keys[] = {
+	{.name = "executor", .type = CONF_SECTION, .doc = "See below."},
+	{0},
+};
+
+#define INFLIGHT_MIN 1000
+#define AT(member)   .offset = CONF_KEY(GatewayConfig, member)
+static const ConfKey executor_keys[] = {
+	{.name = "max_inflight",
+	 .type = CONF_INT,
+	 AT(max_inflight),
+	 .def = "1000",
+	 .min = 1,
+	 .max = 10000000,
+	 .doc = "Transactions from REST to SMTP at the same time. The original counts threads "
+		"here, so values under 1000 count as 1000."},
+	{.name = "watchdog_timeout", .type = CONF_IGNORED},
+	{0},
+};
+#undef AT
+
+#define AT(member) .offset = CONF_KEY(RestListenerConf, member)
+static const ConfKey listener_keys[] = {
+	{.name = "addr",
+	 .type = CONF_ADDR,
+	 AT(addr),
+	 .def = "localhost:8001",
+	 .doc = "Listen address; port 0: the kernel chooses."},
+	{.name = "cert", .type = CONF_STRING, AT(cert), .doc = "PEM file; with `key`: HTTPS."},
+	{.name = "key", .type = CONF_STRING, AT(key), .doc = "PEM file."},
+	{.name = "session_uri",
+	 .type = CONF_STRING,
+	 AT(session_uri),
+	 .doc = "Base URL of this process in answers; without it made of the real address."},
+	{.name = "gc_interval",
+	 .type = CONF_SECONDS,
+	 AT(gc_interval),
+	 .def = "5",
+	 .doc = "Seconds between looks for idle transactions."},
+	{.name = "gc_tx_ttl",
+	 .type = CONF_SECONDS,
+	 AT(gc_tx_ttl),
+	 .def = "600",
+	 .doc = "Idle seconds after which an unfinished transaction is cancelled and forgotten."},
+	{.name = "gc_done_ttl",
+	 .type = CONF_SECONDS,
+	 AT(gc_done_ttl),
+	 .def = "10",
+	 .doc = "Idle seconds after which a finished transaction is forgotten."},
+	{.name = "rest_id_entropy",
+	 .type = CONF_INT,
+	 AT(rest_id_entropy),
+	 .def = "16",
+	 .min = 1,
+	 .max = 64,
+	 .doc = "Random bytes in transaction ids; values under 16 count as 16."},
+	{.name = "chunk_size",
+	 .type = CONF_SIZE,
+	 AT(chunk_size),
+	 .def = "1M",
+	 .min = 1,
+	 .max = 1024.0 * 1024 * 1024,
+	 .doc = "Bytes per write of an upload."},
+	{0},
+};
+#undef AT
+
+static const ConfKey smtp_output_keys[] = {
+	{.name = "hosts",
+	 .type = CONF_SECTION,
+	 .doc = "Map of `sender.tag` to the settings for it; see below."},
+	{.name = "use_system_smtplib", .type = CONF_IGNORED},
+	{0},
+};
+
+static const char *const protocol_names[] = {"smtp", "lmtp", NULL};
+
+#define AT(member) .offset = CONF_KEY(SmtpHostConf, member)
+static const ConfKey host_keys[] = {
+	{.name = "ehlo_host",
+	 .type = CONF_STRING,
+	 AT(ehlo_host),
+	 .flags = CONF_REQUIRED,
+	 .doc = "Our name in EHLO or LHLO."},
+	{.name = "protocol",
+	 .type = CONF_ENUM,
+	 AT(protocol),
+	 .def = "smtp",
+	 .names = protocol_names,
+	 .doc = "What the next hop speaks."},
+	{.name = "timeout",
+	 .type = CONF_SECONDS,
+	 AT(timeout),
+	 .def = "3300",
+	 .min = 0.01,
+	 .max = 86400,
+	 .doc = "Most seconds that any answer of the next hop may take."},
+	{.name = "enable_bdat",
+	 .type = CONF_BOOL,
+	 AT(enable_bdat),
+	 .flags = CONF_NULL_OK,
+	 .doc = "Use BDAT where the next hop offers CHUNKING (RFC 3030)."},
+	{.name = "chunk_size",
+	 .type = CONF_SIZE,
+	 AT(chunk_size),
+	 .def = "64k",
+	 .min = 1,
+	 .max = 1024.0 * 1024 * 1024,
+	 .doc = "Bytes of one BDAT chunk."},
+	{0},
+};
+#undef AT
+
+static const ConfKey smtp_listener_keys[] = {
+	{.name = "services", .type = CONF_SECTION, .doc = "The ports, a list; see below."},
+	{0},
+};
+
+#define AT(member) .offset = CONF_KEY(SmtpServiceYaml, member)
+static const ConfKey service_keys[] = {
+	{.name = "addr",
+	 .type = CONF_ADDR,
+	 AT(addr),
+	 .flags = CONF_REQUIRED,
+	 .doc = "Listen address; port 0: the kernel chooses."},
+	{.name = "endpoint",
+	 .type = CONF_STRING,
+	 AT(endpoint),
+	 .flags = CONF_REQUIRED,
+	 .doc = "Name of the `rest_output` that takes the mail."},
+	{.name = "sender",
+	 .type = CONF_STRING,
+	 AT(sender),
+	 .flags = CONF_REQUIRED,
+	 .doc = "`sender.name` in the JSON; must be the one in the output's URL."},
+	{.name = "tag", .type = CONF_STRING, AT(tag), .doc = "`sender.tag` in the JSON."},
+	{.name = "cert",
+	 .type = CONF_STRING,
+	 AT(cert),
+	 .doc = "PEM file; with `key`: STARTTLS, or TLS at once with `smtps`."},
+	{.name = "key", .type = CONF_STRING, AT(key), .doc = "PEM file."},
+	{.name = "smtps",
+	 .type = CONF_BOOL,
+	 AT(smtps),
+	 .flags = CONF_NULL_OK,
+	 .doc = "TLS from the first byte."},
+	{.name = "auth_secrets",
+	 .type = CONF_STRING,
+	 AT(auth_secrets),
+	 .doc = "JSON file of users and the SHA-256 of their passwords; offers AUTH under TLS."},
+	{.name = "proxy_protocol_timeout",
+	 .type = CONF_SECONDS,
+	 AT(proxy_protocol_timeout),
+	 .max = 3600,
+	 .doc = "When set, a PROXY header is demanded within these seconds."},
+	{.name = "rcpt_timeout",
+	 .type = CONF_SECONDS,
+	 AT(rcpt_timeout),
+	 .def = "40",
+	 .min = 0.01,
+	 .max = 86400,
+	 .doc = "Seconds to wait for the answer to RCPT."},
+	{.name = "data_timeout",
+	 .type = CONF_SECONDS,
+	 AT(data_timeout),
+	 .def = "310",
+	 .min = 0.01,
+	 .max = 86400,
+	 .doc = "Seconds to wait for the answer to the message."},
+	{.name = "enable_bdat",
+	 .type = CONF_BOOL,
+	 AT(enable_bdat),
+	 .flags = CONF_NULL_OK,
+	 .doc = "Offer CHUNKING (RFC 3030)."},
+	{.name = "chunk_size",
+	 .type = CONF_SIZE,
+	 AT(chunk_size),
+	 .max = 1024.0 * 1024 * 1024,
+	 .doc = "Bytes handed on at a time; 0: as they come."},
+	{0},
+};
+#undef AT
+
+#define AT(member) .offset = CONF_KEY(RestOutputConf, member)
+static const ConfKey output_keys[] = {
+	{.name = "name",
+	 .type = CONF_STRING,
+	 AT(name),
+	 .flags = CONF_REQUIRED,
+	 .doc = "What a service's `endpoint` refers to."},
+	{.name = "endpoint",
+	 .type = CONF_STRING,
+	 AT(endpoint),
+	 .flags = CONF_REQUIRED,
+	 .doc = "Creation URL of the router, as in http://HOST:8000/senders/NAME/transactions."},
+	{.name = "verify",
+	 .type = CONF_VERIFY,
+	 AT(verify),
+	 .def = "yes",
+	 .doc = "For https: check the certificate against the system's CAs (yes), not at all (no), "
+		"or against this file, which is opened only when it is needed."},
+	{.name = "rcpt_timeout",
+	 .type = CONF_SECONDS,
+	 AT(rcpt_timeout),
+	 .def = "30",
+	 .min = 0.01,
+	 .max = 86400,
+	 .doc = "Seconds for one update."},
+	{.name = "data_timeout",
+	 .type = CONF_SECONDS,
+	 AT(data_timeout),
+	 .def = "60",
+	 .min = 0.01,
+	 .max = 86400,
+	 .doc = "Seconds for one upload."},
+	{.name = "chunk_size",
+	 .type = CONF_SIZE,
+	 AT(chunk_size),
+	 .def = "1M",
+	 .max = 1024.0 * 1024 * 1024,
+	 .doc = "Bytes of one upload request; 0: all in one."},
+	{.name = "refresh_interval",
+	 .type = CONF_SECONDS,
+	 AT(refresh_interval),
+	 .def = "30",
+	 .min = 0.01,
+	 .max = 86400,
+	 .doc = "Seconds between pushes of what has come of a long message."},
+	{0},
+};
+#undef AT
+
+const ConfSection config_gateway_sections[] = {
+	{"Gateway", "Top level of the file that `koukan gateway` reads.", root_keys},
+	{"global.executor (gateway)", NULL, executor_keys},
+	{"rest_listener (gateway)", NULL, listener_keys},
+	{"smtp_output", NULL, smtp_output_keys},
+	{"smtp_output.hosts.TAG", NULL, host_keys},
+	{"smtp_listener.services[]", NULL, service_keys},
+	{"rest_output[]", NULL, output_keys},
+	{0},
+};
+
+/* ---- reading ---- */
+
+typedef struct GatewayLoader {
+	GatewayConfig *config;
+	const YamlNode *root;
+	ConfReport *report;
+	GHashTable *addrs; /* char* "host:port" -> YamlNode* */
+} GatewayLoader;
+
+static void
+note_addr(GatewayLoader *loader, const HostPort *addr, const YamlNode *place)
+{
+	if (addr == NULL || addr->port == 0)
+		return;
+	g_autofree char *text = g_strdup_printf("%s:%u", addr->host, addr->port);
+	config_note_name(loader->addrs, "listen address", text, place, loader->report);
+}
+
+static void
+read_hosts(GatewayLoader *loader)
+{
+	const YamlNode *section = yaml_get(loader->root, "smtp_output");
+	const YamlNode *hosts = yaml_get(section, "hosts");
+	int none;
+	conf_fill(&none, smtp_output_keys, section, NULL, loader->report);
+	if (yaml_kind(hosts) != YAML_MAP && yaml_kind(hosts) != YAML_NULL) {
+		g_autofree char *got = yaml_describe(hosts);
+		conf_error(loader->report, hosts, "'hosts' must be a map of tags, not %s", got);
+		return;
+	}
+	for (unsigned i = 0; i < yaml_count(hosts); i++) {
+		SmtpHostConf *host = g_new0(SmtpHostConf, 1);
+		g_ptr_array_add(loader->config->hosts, host);
+		host->tag = g_strdup(yaml_text(yaml_key(hosts, i)));
+		conf_fill(host, host_keys, yaml_value(hosts, i), NULL, loader->report);
+	}
+}
+
+static void
+read_outputs(GatewayLoader *loader)
+{
+	const YamlNode *list = yaml_get(loader->root, "rest_output");
+	g_autoptr(GHashTable) seen = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+	unsigned count = config_count(list, "rest_output", loader->report);
+	for (unsigned i = 0; i < count; i++) {
+		const YamlNode *map = yaml_item(list, i);
+		RestOutputConf *output = g_new0(RestOutputConf, 1);
+		g_ptr_array_add(loader->config->outputs, output);
+		conf_fill(output, output_keys, map, NULL, loader->report);
+		config_note_name(seen, "rest_output", output->name, config_place(map, "name"),
+				 loader->report);
+		if (output->endpoint != NULL && !g_str_has_prefix(output->endpoint, "http://") &&
+		    !g_str_has_prefix(output->endpoint, "https://"))
+			conf_error(loader->report, yaml_get(map, "endpoint"),
+				   "'endpoint' must be an http:// or https:// URL, not '%s'",
+				   output->endpoint);
+	}
+}
+
+static void
+check_service_output(GatewayLoader *loader, const SmtpServiceYaml *service, const YamlNode *map)
+{
+	const GatewayConfig *config = loader->config;
+	if (service->endpoint == NULL || gateway_config_output(config, service->endpoint) != NULL)
+		return;
+	g_autoptr(GPtrArray) names = g_ptr_array_new();
+	for (unsigned i = 0; i < config->outputs->len; i++) {
+		const RestOutputConf *output = config->outputs->pdata[i];
+		if (output->name != NULL)
+			g_ptr_array_add(names, output->name);
+	}
+	g_autofree char *hint = config_hint(service->endpoint, names);
+	conf_error(loader->report, yaml_get(map, "endpoint"), "there is no rest_output '%s'%s",
+		   service->endpoint, hint);
+}
+
+static void
+check_service_tls(GatewayLoader *loader, const SmtpServiceYaml *service, const YamlNode *map)
+{
+	bool tls = service->cert != NULL && service->key != NULL;
+	unsigned port = service->addr != NULL ? service->addr->port : 0;
+	config_check_tls(map, service->cert, service->key, loader->report);
+	if (service->smtps && !tls)
+		conf_warning(loader->report, config_place(map, "smtps"),
+			     "'smtps' without 'cert' and 'key': port %u speaks plain SMTP", port);
+	if (service->smtps && service->proxy_protocol_timeout > 0)
+		conf_error(loader->report, config_place(map, "proxy_protocol_timeout"),
+			   "'proxy_protocol_timeout' and 'smtps' exclude each other");
+	if (service->auth_secrets != NULL && !tls)
+		conf_warning(loader->report, config_place(map, "auth_secrets"),
+			     "'auth_secrets' without 'cert' and 'key': AUTH is offered only under "
+			     "TLS, so never on port %u",
+			     port);
+}
+
+static void
+read_services(GatewayLoader *loader)
+{
+	const YamlNode *section = yaml_get(loader->root, "smtp_listener");
+	int none;
+	conf_fill(&none, smtp_listener_keys, section, NULL, loader->report);
+	const YamlNode *list = yaml_get(section, "services");
+	unsigned count = config_count(list, "services", loader->report);
+	for (unsigned i = 0; i < count; i++) {
+		const YamlNode *map = yaml_item(list, i);
+		SmtpServiceYaml *service = g_new0(SmtpServiceYaml, 1);
+		g_ptr_array_add(loader->config->services, service);
+		conf_fill(service, service_keys, map, NULL, loader->report);
+		note_addr(loader, service->addr, config_place(map, "addr"));
+		check_service_output(loader, service, map);
+		check_service_tls(loader, service, map);
+	}
+}
+
+static void
+read_all(GatewayLoader *loader)
+{
+	GatewayConfig *config = loader->config;
+	const YamlNode *global = yaml_get(loader->root, "global");
+	const YamlNode *listener = yaml_get(loader->root, "rest_listener");
+	int none;
+	config_read_koukan(&config->koukan, loader->root, loader->report);
+	conf_fill(&none, global_keys, global, NULL, loader->report);
+	conf_fill(config, executor_keys, yaml_get(global, "executor"), NULL, loader->report);
+	config->max_inflight = MAX(config->max_inflight, INFLIGHT_MIN);
+	conf_fill(&config->rest, listener_keys, listener, NULL, loader->report);
+	config_check_tls(listener, config->rest.cert, config->rest.key, loader->report);
+	if (listener != NULL)
+		note_addr(loader, config->rest.addr, config_place(listener, "addr"));
+	read_hosts(loader);
+	read_outputs(loader);
+	read_services(loader);
+}
+
+/* ---- the configuration object ---- */
+
+static void
+host_free(void *data)
+{
+	SmtpHostConf *host = data;
+	conf_clear(host, host_keys);
+	g_free(host->tag);
+	g_free(host);
+}
+
+static void
+service_free(void *data)
+{
+	conf_clear(data, service_keys);
+	g_free(data);
+}
+
+static void
+output_free(void *data)
+{
+	conf_clear(data, output_keys);
+	g_free(data);
+}
+
+static void
+gateway_config_free(GatewayConfig *config)
+{
+	g_ptr_array_unref(config->hosts);
+	g_ptr_array_unref(config->services);
+	g_ptr_array_unref(config->outputs);
+	config_clear_koukan(&config->koukan);
+	conf_clear(&config->rest, listener_keys);
+	g_free(config->path);
+	yaml_doc_free(config->doc);
+	g_free(config);
+}
+
+/* Takes the document. */
+static GatewayConfig *
+gateway_config_new(const char *path, YamlDoc *doc, ConfReport *report)
+{
+	unsigned before = report->errors;
+	GatewayConfig *config = g_new0(GatewayConfig, 1);
+	config->refs = 1;
+	config->path = g_strdup(path);
+	config->doc = doc;
+	config->hosts = g_ptr_array_new_with_free_func(host_free);
+	config->services = g_ptr_array_new_with_free_func(service_free);
+	config->outputs = g_ptr_array_new_with_free_func(output_free);
+	GatewayLoader loader = {
+		.config = config,
+		.root = yaml_root(doc),
+		.report = report,
+		.addrs = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL),
+	};
+	if (config_check_root(loader.root, CONFIG_GATEWAY, root_keys, report))
+		read_all(&loader);
+	g_hash_table_unref(loader.addrs);
+	conf_report_sort(report);
+	if (report->errors == before)
+		return config;
+	gateway_config_free(config);
+	return NULL;
+}
+
+GatewayConfig *
+gateway_config_load(const char *path, ConfReport *report)
+{
+	YamlDoc *doc = config_open(path, NULL, report);
+	return doc == NULL ? NULL : gateway_config_new(path, doc, report);
+}
+
+GatewayConfig *
+gateway_config_load_text(const char *name, const char *text, ConfReport *report)
+{
+	YamlDoc *doc = config_open(name, text, report);
+	return doc == NULL ? NULL : gateway_config_new(name, doc, report);
+}
+
+GatewayConfig *
+gateway_config_ref(GatewayConfig *config)
+{
+	__atomic_add_fetch(&config->refs, 1, __ATOMIC_RELAXED);
+	return config;
+}
+
+void
+gateway_config_unref(GatewayConfig *config)
+{
+	if (config != NULL && __atomic_sub_fetch(&config->refs, 1, __ATOMIC_ACQ_REL) == 0)
+		gateway_config_free(config);
+}
+
+const RestOutputConf *
+gateway_config_output(const GatewayConfig *config, const char *name)
+{
+	for (unsigned i = 0; i < config->outputs->len; i++) {
+		const RestOutputConf *output = config->outputs->pdata[i];
+		if (g_strcmp0(output->name, name) == 0)
+			return output;
+	}
+	return NULL;
+}
+
+const SmtpHostConf *
+gateway_config_host(const GatewayConfig *config, const char *tag)
+{
+	for (unsigned i = 0; i < config->hosts->len; i++) {
+		const SmtpHostConf *host = config->hosts->pdata[i];
+		if (g_strcmp0(host->tag, tag) == 0)
+			return host;
+	}
+	return NULL;
+}
