@@ -54,13 +54,14 @@ def can_bind(port):
 class Proc:
     """One child process with its output in files.  Its end is noticed by `stop` or `finish`."""
 
-    def __init__(self, name, argv, folder, *, env=None, stdin=None, cwd=None):
+    def __init__(self, name, argv, folder, *, env=None, stdin=None, cwd=None, new_session=False):
         self.name, self.argv = name, argv
         self.out_path = os.path.join(folder, name + ".out")
         self.err_path = os.path.join(folder, name + ".err")
         with open(self.out_path, "ab") as out, open(self.err_path, "ab") as err:
             self.popen = subprocess.Popen(
                 argv, stdin=stdin or subprocess.DEVNULL, stdout=out, stderr=err, cwd=cwd,
+                start_new_session=new_session,
                 env=dict(os.environ, **(env or {})))
         self.pid = self.popen.pid
 
