@@ -16,12 +16,11 @@ typedef struct ReceivedConf {
 	char *received_hostname;
 } ReceivedConf;
 
-static const ConfKey KEYS[] = {
-	{.name = "received_hostname",
-	 .type = CONF_STRING,
-	 .offset = CONF_KEY(ReceivedConf, received_hostname),
-	 .doc = "Our name in the `by` clause; without it there is none."},
-	{0}};
+static const ConfKey KEYS[] = {{.name = "received_hostname",
+				.type = CONF_STRING,
+				.offset = CONF_KEY(ReceivedConf, received_hostname),
+				.doc = "Our name in the `by` clause; without it there is none."},
+			       {0}};
 
 /* Appends a host name as peers gave it. */
 static void
