@@ -2,6 +2,7 @@
 /* Renders a message builder body to the bytes of a message (mime/build.h).  Bodies of other forms
  * pass through.  A spec that can never be rendered is refused before its parts have come. */
 #include "base/error.h"
+#include "base/json.h"
 #include "filter/body_job.h"
 #include "filter/kinds.h"
 #include "mime/build.h"

@@ -2,7 +2,6 @@
 /* Grades the finished message (mime/validate.h) and publishes the grade as a signal.  The From
  * address for alignment checks is not part of the signal: mime_from_address() gives it to whoever
  * needs it, with or without this filter in the chain. */
-#include "base/json.h"
 #include "filter/body_job.h"
 #include "filter/kinds.h"
 #include "mime/validate.h"

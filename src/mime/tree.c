@@ -84,9 +84,6 @@ mime_encoding_of(const MimeHeader *header)
 		e = MIME_BASE64;
 	else if (strcmp(v.value, "quoted-printable") == 0)
 		e = MIME_QUOTED_PRINTABLE;
-	else if (strcmp(v.value, "x-uuencode") == 0 || strcmp(v.value, "uuencode") == 0 ||
-		 strcmp(v.value, "x-uue") == 0)
-		e = MIME_UUENCODE;
 	mime_value_clear(&v);
 	return e;
 }

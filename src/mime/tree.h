@@ -25,8 +25,7 @@ typedef enum MimeKind { MIME_LEAF, MIME_MULTIPART, MIME_MESSAGE } MimeKind;
 typedef enum MimeEncoding {
 	MIME_IDENTITY, /* also unknown ones */
 	MIME_BASE64,
-	MIME_QUOTED_PRINTABLE,
-	MIME_UUENCODE
+	MIME_QUOTED_PRINTABLE
 } MimeEncoding;
 
 typedef enum MimeDefect {
