@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 /* YAML documents as trees of nodes that know where they stand.  libfyaml stays inside
- * yaml_load.c.
- * A document owns its nodes; nodes are borrowed.  Values are resolved here as Koukan's loader
+ * yaml.c.  A document owns its nodes; nodes are borrowed.  Values are resolved here as Koukan's loader
  * (YAML 1.1: yes/no/on/off, ~, null, empty) would; anchors, aliases and merge keys work.
  * One thread at a time. */
 #include <glib.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
-/* Shared by yaml.c (reading) and yaml_load.c (making).  Nodes are never freed one by one: the
+/* Shared by yaml.c (making) and yaml_node.c (reading).  Nodes are never freed one by one: the
  * document owns all of them, so that aliases may share. */
 #include "conf/yaml.h"
 
