@@ -196,8 +196,7 @@ open_rest(Node *node, NodeRest *rest, RestHost *host, const RestListenerConf *co
 	if (name[0] == '\0' || g_str_equal(name, "*") || g_str_equal(name, "0.0.0.0") ||
 	    g_str_equal(name, "::"))
 		name = node->hostname;
-	rest->base = g_strdup_printf(strchr(name, ':') != NULL ? "%s://[%s]:%u" : "%s://%s:%u",
-				     tls ? "https" : "http", name, (unsigned)port);
+	rest->base = url_of_listener(tls, name, port);
 	local_urls_add_listener(local, tls, conf->addr->host, port);
 	local_urls_add(local, conf->session_uri);
 	local_urls_add(local, conf->service_uri);

@@ -6,6 +6,15 @@
 #include "http/route.h"
 #include "rest/remote.h"
 
+char *
+url_of_listener(bool tls, const char *host, uint16_t port)
+{
+	const char *scheme = tls ? "https" : "http";
+	if (strchr(host, ':') != NULL)
+		return g_strdup_printf("%s://[%s]:%u", scheme, host, (unsigned)port);
+	return g_strdup_printf("%s://%s:%u", scheme, host, (unsigned)port);
+}
+
 void
 local_urls_init(LocalUrls *urls)
 {
@@ -31,9 +40,7 @@ local_urls_add(GPtrArray *bases, const char *base)
 static void
 add_host(GPtrArray *bases, bool tls, const char *host, uint16_t port)
 {
-	const char *scheme = tls ? "https" : "http";
-	const char *format = strchr(host, ':') != NULL ? "%s://[%s]:%u" : "%s://%s:%u";
-	g_ptr_array_add(bases, g_strdup_printf(format, scheme, host, (unsigned)port));
+	g_ptr_array_add(bases, url_of_listener(tls, host, port));
 }
 
 void

@@ -14,6 +14,9 @@ typedef struct LocalUrls {
 	GPtrArray *gateway; /* likewise */
 } LocalUrls;
 
+/* "http://host:port", brackets around an IPv6 literal.  Caller frees. */
+char *url_of_listener(bool tls, const char *host, uint16_t port);
+
 void local_urls_init(LocalUrls *urls);
 void local_urls_clear(LocalUrls *urls);
 /* Adds base (its path is cut; NULL is fine). */
