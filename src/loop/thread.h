@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
-/* Starting a thread the way every thread of ours is started.  Private to loop/. */
+/* Starting a thread the way every thread of ours is started.  For loop/ and store/. */
 #include <pthread.h>
 
 /* Starts `run` under `name` (at most 15 bytes) with all signals blocked but those that a fault
