@@ -58,7 +58,7 @@ mend(const char *data, size_t size)
 		else
 			g_string_append_c(out, data[i]);
 	}
-	if (out->len > 0 && !g_str_has_suffix(out->str, "\r\n"))
+	if (out->len > 0 && out->str[out->len - 1] != '\n')
 		g_string_append(out, "\r\n");
 	return out;
 }

@@ -6,9 +6,12 @@ New inputs go into build/fuzz-corpus/TARGET, beside the kept ones of tests/fuzz/
 crash leaves its input in build/fuzz-crashes, to be kept as tests/fuzz/corpus/TARGET/NAME."""
 import glob
 import os
+import re
+import subprocess
 
 from devkit import build, packages
-from devkit.common import ROOT, Failed, Tally, run, say, step
+from devkit.common import ROOT, Failed, Tally, say, step
+from devkit.testing import SANITIZER_ENV
 
 CORPUS = os.path.join(ROOT, "tests", "fuzz", "corpus")
 LIMITS = ["-timeout=5", "-rss_limit_mb=1024", "-malloc_limit_mb=128", "-max_len=16384"]
@@ -20,7 +23,7 @@ def targets():
 
 
 def run_one(name, seconds):
-    """True when the time passed without a finding."""
+    """True when the time passed without a finding.  The log is shown when there is one."""
     grown = os.path.join(ROOT, "build", "fuzz-corpus", name)
     crashes = os.path.join(ROOT, "build", "fuzz-crashes", "")
     os.makedirs(grown, exist_ok=True)
@@ -32,10 +35,19 @@ def run_one(name, seconds):
     words = os.path.join(ROOT, "tests", "fuzz", "dict", name + ".txt")
     if os.path.exists(words):
         argv.append("-dict=" + words)
-    done = run([*argv, f"-max_total_time={seconds}", f"-artifact_prefix={crashes}{name}-",
-                "-print_final_stats=0", "-verbosity=0", *LIMITS],
-               env={"UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
-                    "ASAN_OPTIONS": "detect_leaks=1"}, check=False)
+    log = os.path.join(build.folder("fuzz"), f"fuzz_{name}.log")
+    with open(log, "wb") as out:
+        done = subprocess.run([*argv, f"-max_total_time={seconds}",
+                               f"-artifact_prefix={crashes}{name}-", "-print_final_stats=1",
+                               *LIMITS], check=False, stdin=subprocess.DEVNULL, stdout=out,
+                              stderr=out, cwd=ROOT,
+                              env=dict(os.environ, **SANITIZER_ENV))
+    with open(log, encoding="utf-8", errors="replace") as file:
+        text = file.read()
+    runs = re.findall(r"number_of_executed_units: (\d+)", text)
+    say(f"{name}: {runs[-1] if runs else '?'} inputs")
+    if done.returncode != 0:
+        say(text[-6000:])
     return done.returncode == 0
 
 
@@ -52,11 +64,9 @@ def main(args):
         raise Failed("no such target: " + " ".join(unknown))
     packages.ensure("build", "clang")
     names = args.target or targets()
-    step("build the fuzzers")
+    step(f"fuzz, {args.seconds} s each")
     build.build("fuzz", ["tests/fuzz/fuzz_" + name for name in names], quiet=True)
     tally = Tally()
     for name in names:
-        step(f"fuzz {name}, {args.seconds} s")
         tally.add(run_one(name, args.seconds), name)
-    say()
     return tally.close()
