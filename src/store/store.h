@@ -59,9 +59,12 @@ typedef struct StoreConfig {
 } StoreConfig;
 
 /* Opens or creates the database and its schema, takes the lock against a second process, checks
- * the settings that durability rests on, gives back the leases of a process that died. */
+ * the settings that durability rests on, gives back the leases of a process that died.
+ * K_ERROR_CONFIG for an unusable URL or a database of something else, K_ERROR_CONFLICT when
+ * another process has it, else K_ERROR_STORE or K_ERROR_IO. */
 K_MUST_CHECK Store *store_open(const StoreConfig *config, GError **ret_error);
-/* Finishes all jobs given so far (their answers are posted), closes.  NULL is fine. */
+/* Finishes all jobs given so far (their answers are posted), closes.  Not on a worker that runs;
+ * before workers_free, which runs the answers.  NULL is fine. */
 void store_close(Store *store);
 
 /* ---- jobs ---- */
@@ -72,16 +75,22 @@ typedef struct StoreResult {
 	const GError *error;
 	GPtrArray *rows;     /* StoreRow*; NULL where a job returns none */
 	int64_t next_due;    /* store_claim: unix seconds of the earliest row still waiting; 0: none */
+	GPtrArray *damaged;  /* store_claim: char*, "ID: reason" of rows that could not be read and are
+				set aside now; NULL: none.  They stay in the database. */
 } StoreResult;
 typedef void StoreFn(void *arg, const StoreResult *result);
 
-/* Inserts the row and its blobs (blobs already stored are only referenced) in one transaction.  `row` is moved. */
+/* Errors of jobs: K_ERROR_FULL for a full disk or queue, K_ERROR_STORE when the database fails, and
+ * those named below.  `fn` may be NULL.
+ *
+ * Inserts the row and its blobs (blobs already stored are only referenced) in one transaction.  `row` is moved.
+ * K_ERROR_CONFLICT when there is a row of that id. */
 void store_insert(Store *store, StoreRow *row, StoreFn *fn, void *arg);
 /* After an attempt, or when it starts: replaces responses, attempts, next_attempt, leased, version, final_reason (those
  * of `row`; its json, blobs and names are ignored).  K_ERROR_NOT_FOUND when there is no such row.  `row` is moved. */
 void store_update(Store *store, StoreRow *row, StoreFn *fn, void *arg);
 /* Takes up to `limit` rows that are due at `now`, neither final nor leased, earliest first; leases them, loads them
- * with their blobs. */
+ * with their blobs.  A next_attempt of 0 is due at once: its attempt died with its process. */
 void store_claim(Store *store, int64_t now, unsigned limit, StoreFn *fn, void *arg);
 /* Reads one row; with_blobs false leaves blobs without content but with their names (blob = NULL).
  * K_ERROR_NOT_FOUND. */
@@ -96,7 +105,10 @@ void store_collect(Store *store, int64_t before, unsigned limit, StoreFn *fn, vo
 
 /* For metrics and tests; any thread. */
 typedef struct StoreStats {
-	uint64_t jobs, commits, failures;
-	unsigned queued;
+	uint64_t jobs;	   /* answered */
+	uint64_t commits;  /* transactions committed */
+	uint64_t failures; /* jobs answered with an error */
+	uint64_t damaged;  /* rows set aside */
+	unsigned queued;   /* jobs waiting */
 } StoreStats;
 void store_stats(Store *store, StoreStats *ret_stats);

@@ -1,0 +1,404 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The one connection to the database: opening, settings, schema, transactions.
+ *
+ * Exactly this connection writes and checkpoints: SQLite 3.7.0 to 3.51.2 can corrupt the file
+ * when two connections do at the same moment.  Hence the lock file, no automatic checkpoints, and
+ * a checkpoint only between transactions of the same thread. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "base/text.h"
+#include "store/store_int.h"
+
+#define SCHEMA_VERSION 1
+#define APPLICATION_ID 0x4b6f754b /* "KouK", in the header of the file */
+#define BUSY_MS        5000       /* another program may hold the file for so long */
+
+/* Pages of the write-ahead log from which on it is written back: when idle, and in any case. */
+#define WAL_PAGES_IDLE 1000
+#define WAL_PAGES_MAX  16000
+/* Pages given back to the file system after one collection. */
+#define INCREMENTAL_VACUUM "PRAGMA incremental_vacuum(2000)"
+
+/* Text that never changes, so nothing is ever put together from parts.  `leased` in front of the
+ * index makes both the due rows and, at start, the leased ones a range of it. */
+static const char SCHEMA[] =
+	"BEGIN IMMEDIATE;"
+	"CREATE TABLE tx ("
+	" n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, sender TEXT, tag TEXT, json TEXT,"
+	" builder TEXT, responses TEXT, mail_from TEXT, rcpt TEXT, creation INTEGER NOT NULL,"
+	" last_update INTEGER NOT NULL, next_attempt INTEGER NOT NULL, attempts INTEGER NOT NULL,"
+	" leased INTEGER NOT NULL, version INTEGER NOT NULL, final_reason TEXT,"
+	" body INTEGER, parked TEXT);"
+	"CREATE INDEX tx_due ON tx (leased, next_attempt)"
+	" WHERE final_reason IS NULL AND parked IS NULL;"
+	"CREATE INDEX tx_old ON tx (last_update) WHERE final_reason IS NOT NULL;"
+	"CREATE TABLE tx_blob ("
+	" tx INTEGER NOT NULL, seq INTEGER NOT NULL, name TEXT NOT NULL, blob INTEGER NOT NULL,"
+	" PRIMARY KEY (tx, seq)) WITHOUT ROWID;"
+	"CREATE TABLE blob ("
+	" id INTEGER PRIMARY KEY, len INTEGER NOT NULL, refs INTEGER NOT NULL, data BLOB);"
+	"CREATE TABLE chunk (blob INTEGER NOT NULL, off INTEGER NOT NULL, data BLOB NOT NULL);"
+	"CREATE UNIQUE INDEX chunk_at ON chunk (blob, off);"
+	"PRAGMA application_id=1265595723;"
+	"PRAGMA user_version=1;"
+	"COMMIT;";
+_Static_assert(APPLICATION_ID == 1265595723 && SCHEMA_VERSION == 1, "as in SCHEMA");
+
+static const char GIVE_BACK[] = "UPDATE tx SET leased=0 WHERE leased=1 AND final_reason IS NULL"
+				" AND parked IS NULL";
+
+static const char *const SQL_TEXT[] = {
+#define X(name, sql) sql,
+	STATEMENTS(X)
+#undef X
+};
+_Static_assert(G_N_ELEMENTS(SQL_TEXT) == SQL_COUNT, "one text each");
+
+/* ---- errors ---- */
+
+bool
+db_error(Db *db, int rc, const char *what, GError **ret_error)
+{
+	int errnum = (rc & 0xff) == SQLITE_IOERR ? sqlite3_system_errno(db->handle) : 0;
+	KErrorCode code = K_ERROR_STORE;
+	if ((rc & 0xff) == SQLITE_FULL || errnum == ENOSPC || errnum == EDQUOT || errnum == EFBIG)
+		code = K_ERROR_FULL;
+	else if ((rc & 0xff) == SQLITE_CONSTRAINT)
+		code = K_ERROR_CONFLICT;
+	return error_set(ret_error, code, "database: %s: %s", what, sqlite3_errmsg(db->handle));
+}
+
+bool
+db_is_corrupt(const Db *db)
+{
+	return (sqlite3_errcode(db->handle) & 0xff) == SQLITE_CORRUPT;
+}
+
+/* ---- statements ---- */
+
+sqlite3_stmt *
+db_stmt(Db *db, DbStmt which)
+{
+	return db->stmts[which];
+}
+
+void
+db_done(sqlite3_stmt *stmt)
+{
+	(void)sqlite3_reset(stmt); /* repeats the error of the last step */
+	(void)sqlite3_clear_bindings(stmt);
+}
+
+int
+db_step(Db *db, sqlite3_stmt *stmt, GError **ret_error)
+{
+	int rc = sqlite3_step(stmt);
+	if (rc != SQLITE_ROW && rc != SQLITE_DONE)
+		db_error(db, rc, "statement", ret_error);
+	return rc;
+}
+
+bool
+db_run(Db *db, sqlite3_stmt *stmt, GError **ret_error)
+{
+	int rc = db_step(db, stmt, ret_error);
+	db_done(stmt);
+	return rc == SQLITE_DONE || rc == SQLITE_ROW;
+}
+
+void
+db_bind_text(sqlite3_stmt *stmt, int index, const char *text)
+{
+	/* Binding fails only for a bad index or without memory, which ends the process anyway. */
+	k_assert(sqlite3_bind_text(stmt, index, text, -1, SQLITE_STATIC) == SQLITE_OK);
+}
+
+static bool
+exec(Db *db, const char *sql, GError **ret_error)
+{
+	int rc = sqlite3_exec(db->handle, sql, NULL, NULL, NULL);
+	return rc == SQLITE_OK || db_error(db, rc, "statement", ret_error);
+}
+
+/* The first column of the first row as text, or NULL. */
+static char *
+query_text(Db *db, const char *sql, GError **ret_error)
+{
+	sqlite3_stmt *stmt = NULL;
+	int rc = sqlite3_prepare_v2(db->handle, sql, -1, &stmt, NULL);
+	char *text = NULL;
+	if (rc == SQLITE_OK)
+		rc = sqlite3_step(stmt);
+	if (rc == SQLITE_ROW)
+		text = g_strdup((const char *)sqlite3_column_text(stmt, 0));
+	if (text == NULL)
+		db_error(db, rc, sql, ret_error);
+	sqlite3_finalize(stmt);
+	return text;
+}
+
+static bool
+query_is(Db *db, const char *sql, const char *want, GError **ret_error)
+{
+	g_autofree char *got = query_text(db, sql, ret_error);
+	if (got == NULL)
+		return false;
+	if (text_equal_nocase(got, want))
+		return true;
+	return error_set(ret_error, K_ERROR_STORE,
+			 "database: %s gave %s instead of %s: acknowledged mail would not be safe",
+			 sql, got, want);
+}
+
+/* ---- the lock file ---- */
+
+static bool
+lock_taken(const char *path, int fd, GError **ret_error)
+{
+	char pid[16] = "";
+	ssize_t n = pread(fd, pid, sizeof pid - 1, 0);
+	pid[n > 0 ? n : 0] = '\0';
+	return error_set(ret_error, K_ERROR_CONFLICT,
+			 "database %s is in use by another process (pid %s)", path,
+			 pid[0] != '\0' ? pid : "unknown");
+}
+
+/* Held while the process lives; the file stays, since removing it would let two in. */
+static bool
+take_lock(Db *db, const char *path, GError **ret_error)
+{
+	g_autofree char *name = g_strconcat(path, ".lock", NULL);
+	int fd = open(name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0)
+		return error_set_errno(ret_error, K_ERROR_IO, errno, "lock file %s", name);
+	if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
+		bool taken = errno == EWOULDBLOCK;
+		if (taken)
+			lock_taken(path, fd, ret_error);
+		else
+			error_set_errno(ret_error, K_ERROR_IO, errno, "lock file %s", name);
+		close(fd);
+		return false;
+	}
+	db->lock_fd = fd;
+	g_autofree char *pid = g_strdup_printf("%d", (int)getpid());
+	if (ftruncate(fd, 0) != 0 || pwrite(fd, pid, strlen(pid), 0) < 0)
+		return error_set_errno(ret_error, K_ERROR_IO, errno, "lock file %s", name);
+	return true;
+}
+
+/* ---- opening ---- */
+
+static bool
+sync_dir_of(const char *path, GError **ret_error)
+{
+	g_autofree char *dir = g_path_get_dirname(path);
+	int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	bool ok = fd >= 0 && fsync(fd) == 0;
+	int errnum = errno;
+	if (fd >= 0)
+		close(fd);
+	return ok || error_set_errno(ret_error, K_ERROR_IO, errnum, "directory %s", dir);
+}
+
+/* A file that only we may read, and whose name survives a power cut.  An existing one is not
+ * even opened: closing it would drop the locks that this process may have on it. */
+static bool
+create_file(const char *path, GError **ret_error)
+{
+	int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return errno == EEXIST ||
+		       error_set_errno(ret_error, K_ERROR_IO, errno, "database %s", path);
+	close(fd);
+	return sync_dir_of(path, ret_error);
+}
+
+static bool
+check_schema(Db *db, const char *path, GError **ret_error)
+{
+	g_autofree char *tables = query_text(db, "SELECT count(*) FROM sqlite_schema", ret_error);
+	if (tables == NULL)
+		return false;
+	/* The vacuum mode is set before the first table or never. */
+	if (strcmp(tables, "0") == 0)
+		return exec(db, "PRAGMA auto_vacuum=INCREMENTAL", ret_error) &&
+		       exec(db, SCHEMA, ret_error);
+	g_autofree char *application = query_text(db, "PRAGMA application_id", ret_error);
+	g_autofree char *version = query_text(db, "PRAGMA user_version", ret_error);
+	if (application == NULL || version == NULL)
+		return false;
+	uint64_t number;
+	if (!text_parse_u64(application, strlen(application), UINT32_MAX, &number) ||
+	    number != APPLICATION_ID)
+		return error_set(ret_error, K_ERROR_CONFIG,
+				 "database %s belongs to something else: give the queue a file of "
+				 "its own",
+				 path);
+	if (!text_parse_u64(version, strlen(version), UINT32_MAX, &number) ||
+	    number != SCHEMA_VERSION)
+		return error_set(ret_error, K_ERROR_CONFIG,
+				 "database %s has schema version %s, this program needs %d", path,
+				 version, SCHEMA_VERSION);
+	return true;
+}
+
+/* Set, then read back: what is only believed to be set has lost mail elsewhere. */
+static bool
+set_up(Db *db, GError **ret_error)
+{
+	return query_is(db, "PRAGMA journal_mode=WAL", "wal", ret_error) &&
+	       exec(db, "PRAGMA synchronous=FULL", ret_error) &&
+	       query_is(db, "PRAGMA synchronous", "2", ret_error) &&
+	       exec(db, "PRAGMA wal_autocheckpoint=0", ret_error) &&
+	       query_is(db, "PRAGMA wal_autocheckpoint", "0", ret_error) &&
+	       exec(db, "PRAGMA secure_delete=FAST", ret_error) &&
+	       exec(db, "PRAGMA mmap_size=0", ret_error) &&
+	       exec(db, "PRAGMA temp_store=MEMORY", ret_error) &&
+	       exec(db, "PRAGMA journal_size_limit=67108864", ret_error) &&
+	       exec(db, "PRAGMA cache_size=-8192", ret_error);
+}
+
+static bool
+prepare_all(Db *db, GError **ret_error)
+{
+	for (int i = 0; i < SQL_COUNT; i++) {
+		int rc = sqlite3_prepare_v3(db->handle, SQL_TEXT[i], -1, SQLITE_PREPARE_PERSISTENT,
+					    &db->stmts[i], NULL);
+		if (rc != SQLITE_OK)
+			return db_error(db, rc, SQL_TEXT[i], ret_error);
+	}
+	sqlite3_stmt *stmt = db_stmt(db, SQL_MAX_BLOB);
+	if (db_step(db, stmt, ret_error) != SQLITE_ROW)
+		return false;
+	db->next_blob = sqlite3_column_int64(stmt, 0) + 1;
+	db_done(stmt);
+	return true;
+}
+
+static int
+on_wal(void *arg, sqlite3 *handle, const char *name, int pages)
+{
+	(void)handle;
+	(void)name;
+	((Db *)arg)->wal_pages = pages;
+	return SQLITE_OK;
+}
+
+static bool
+db_start(Db *db, const char *path, GError **ret_error)
+{
+	if (!create_file(path, ret_error) || !take_lock(db, path, ret_error))
+		return false;
+	int rc = sqlite3_open_v2(path, &db->handle, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX,
+				 NULL);
+	if (db->handle == NULL)
+		return error_set(ret_error, K_ERROR_STORE, "database %s: no memory", path);
+	if (rc != SQLITE_OK)
+		return db_error(db, rc, path, ret_error);
+	(void)sqlite3_extended_result_codes(db->handle, 1);
+	(void)sqlite3_busy_timeout(db->handle, BUSY_MS);
+	if (sqlite3_db_readonly(db->handle, "main") != 0)
+		return error_set(ret_error, K_ERROR_STORE, "database %s is read-only", path);
+	if (!check_schema(db, path, ret_error) || !set_up(db, ret_error)) {
+		g_prefix_error(ret_error, "%s: ", path);
+		return false;
+	}
+	(void)sqlite3_wal_hook(db->handle, on_wal, db);
+	return prepare_all(db, ret_error) && exec(db, GIVE_BACK, ret_error);
+}
+
+Db *
+db_open(const StoreConfig *config, GError **ret_error)
+{
+	static atomic_int instances;
+	g_autofree char *given = store_url_path(config->url, ret_error);
+	if (given == NULL)
+		return NULL;
+	Db *db = g_new0(Db, 1);
+	db->lock_fd = -1;
+	db->instance = 1 + (atomic_fetch_add(&instances, 1) & 0x3fff);
+	db->new_blobs = g_ptr_array_new();
+	db->new_ids = g_hash_table_new_full(NULL, NULL, NULL, g_free);
+	db->buffer = g_malloc(BLOB_CHUNK);
+	db->spill_dir = g_strdup(config->blobs.spill_dir);
+	db->limits = config->blobs;
+	db->limits.spill_dir = db->spill_dir;
+	db->limits.size_max = 0; /* what was accepted is loaded, whatever the limit is today */
+	/* Links are followed, so that two names of one file meet at one lock. */
+	char *real = realpath(given, NULL);
+	bool ok = db_start(db, real != NULL ? real : given, ret_error);
+	free(real);
+	if (!ok) {
+		db_close(db);
+		return NULL;
+	}
+	return db;
+}
+
+void
+db_close(Db *db)
+{
+	if (db == NULL)
+		return;
+	for (int i = 0; i < SQL_COUNT; i++)
+		sqlite3_finalize(db->stmts[i]);
+	/* The last connection writes the log back and removes it. */
+	if (db->handle != NULL)
+		k_assert(sqlite3_close(db->handle) == SQLITE_OK);
+	if (db->lock_fd >= 0)
+		close(db->lock_fd);
+	g_hash_table_unref(db->new_ids);
+	g_ptr_array_unref(db->new_blobs);
+	g_free(db->buffer);
+	g_free(db->spill_dir);
+	g_free(db);
+}
+
+/* ---- transactions ---- */
+
+bool
+db_in_transaction(const Db *db)
+{
+	return sqlite3_get_autocommit(db->handle) == 0;
+}
+
+bool
+db_begin(Db *db, GError **ret_error)
+{
+	return db_run(db, db_stmt(db, SQL_BEGIN), ret_error);
+}
+
+bool
+db_commit(Db *db, GError **ret_error)
+{
+	return db_run(db, db_stmt(db, SQL_COMMIT), ret_error);
+}
+
+void
+db_rollback(Db *db)
+{
+	/* Fails only where SQLite has rolled back by itself. */
+	if (db_in_transaction(db) && !db_run(db, db_stmt(db, SQL_ROLLBACK), NULL))
+		k_assert(!db_in_transaction(db));
+}
+
+/* Errors are left alone here: they come back with the next job that writes. */
+void
+db_maintain(Db *db, bool idle, bool collected)
+{
+	if (collected)
+		(void)sqlite3_exec(db->handle, INCREMENTAL_VACUUM, NULL, NULL, NULL);
+	if (db->wal_pages < (idle ? WAL_PAGES_IDLE : WAL_PAGES_MAX))
+		return;
+	if (sqlite3_wal_checkpoint_v2(db->handle, "main", SQLITE_CHECKPOINT_PASSIVE, NULL, NULL) ==
+	    SQLITE_OK)
+		db->wal_pages = 0;
+}
