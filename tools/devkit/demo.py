@@ -106,8 +106,10 @@ class Demo:
 
     def start_servers(self, two):
         gateway, router = self.config("gateway.yaml"), self.config("router.yaml")
+        # Without files, serve runs the same set-up from a copy inside the program.
+        files = [gateway, router] if any(old != new for old, new in self.ports.items()) else []
         starts = ([("router", ["router", router]), ("gateway", ["gateway", gateway])] if two else
-                  [("serve", ["serve", gateway, router])])
+                  [("serve", ["serve", *files])])
         for name, arguments in starts:
             say(f"$ koukan {' '.join(os.path.basename(word) for word in arguments)}")
             server = self.group.add(procs.Server(name, self.binary, arguments, self.group.folder,

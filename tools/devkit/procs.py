@@ -95,7 +95,7 @@ class Proc:
         except subprocess.TimeoutExpired:
             raise Failed(f"{self.name} did not end within {seconds:g} s\n" + self.tail()) from None
 
-    def stop(self, seconds=20.0):
+    def stop(self, seconds=30.0):
         """SIGTERM and the exit code; SIGKILL and Failed when that does not help."""
         self.signal(signal.SIGTERM)
         try:
