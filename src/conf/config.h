@@ -16,10 +16,10 @@
 /* ---- common ---- */
 
 typedef struct RestListenerConf {
-	HostPort *addr;	     /* default localhost:8000 (router), localhost:8001 (gateway) */
-	char *cert, *key;    /* TLS when both are set */
-	char *session_uri;   /* NULL: made of the real address */
-	char *service_uri;   /* NULL: session_uri */
+	HostPort *addr;    /* default localhost:8000 (router), localhost:8001 (gateway) */
+	char *cert, *key;  /* TLS when both are set */
+	char *session_uri; /* NULL: made of the real address */
+	char *service_uri; /* NULL: session_uri */
 	int64_t chunk_size;
 	/* gateway */
 	Usec gc_interval, gc_tx_ttl, gc_done_ttl;
@@ -28,13 +28,14 @@ typedef struct RestListenerConf {
 
 /* Keys of our own, the same in both files, under `koukan:` (ignored by the original). */
 typedef struct KoukanConf {
-	int64_t workers;     /* threads; 0: one per core */
-	char *hostname;	     /* in greetings and trace fields; NULL: the machine's */
-	int log_level;	     /* LogLevel */
-	int log_format;	     /* LogFormat */
-	char *state_dir;     /* of the embedded database; NULL: $XDG_STATE_HOME/koukan or ~/.local/state/koukan */
-	char *spill_dir;     /* of large bodies; NULL: $TMPDIR or /tmp */
-	int64_t body_memory; /* bytes of one body in memory */
+	int64_t workers;        /* threads; 0: one per core */
+	char *hostname;         /* in greetings and trace fields; NULL: the machine's */
+	int log_level;          /* LogLevel */
+	int log_format;         /* LogFormat */
+	char *state_dir;        /* of the embedded database; NULL: $XDG_STATE_HOME/koukan or
+				   ~/.local/state/koukan */
+	char *spill_dir;        /* of large bodies; NULL: $TMPDIR or /tmp */
+	int64_t body_memory;    /* bytes of one body in memory */
 	GPtrArray *dns_forward; /* char* host or host@port */
 	Usec dns_timeout;
 	int64_t message_max; /* bytes */
@@ -47,7 +48,7 @@ typedef struct EndpointConf {
 	char *name;
 	ChainConf *chain;
 	Usec downstream_timeout; /* 60 s */
-	Usec upstream_refresh;	 /* 30 s */
+	Usec upstream_refresh;   /* 30 s */
 	bool has_retry;
 	RetryParams retry;
 	char *notification_sender, *notification_tag; /* NULL: no bounces */
@@ -67,7 +68,7 @@ typedef struct RouterConfig {
 	Usec session_refresh_interval, gc_interval, gc_ttl, cache_ttl, blob_tx_refresh_interval;
 	ConfModel *model;
 	GPtrArray *endpoints; /* EndpointConf* */
-	YamlDoc *doc;	      /* nodes borrowed by filters */
+	YamlDoc *doc;         /* nodes borrowed by filters */
 } RouterConfig;
 
 /* Reads and checks.  NULL when there is an error (a syntax error of the YAML is a problem in the
@@ -105,7 +106,7 @@ typedef struct SmtpServiceYaml { /* smtp_listener.services[] */
 typedef struct RestOutputConf { /* rest_output[] */
 	char *name;
 	char *endpoint; /* creation URL of the router */
-	char *verify;	/* as TxPortOptions.verify */
+	char *verify;   /* as TxPortOptions.verify */
 	Usec rcpt_timeout, data_timeout, refresh_interval;
 	int64_t chunk_size;
 } RestOutputConf;

@@ -10,30 +10,30 @@
 /* A sender, or one of its tags with the sender's keys merged under the tag's. */
 typedef struct SenderConf {
 	char *name;
-	char *tag;	    /* NULL: the sender itself */
+	char *tag;          /* NULL: the sender itself */
 	char *output_chain; /* may be NULL on a sender whose tags name theirs */
-	bool retry;	    /* retry: output_chain */
+	bool retry;         /* retry: output_chain */
 	bool notification;
 	char *upstream_sender; /* of the transactions that an exploder creates; never NULL */
 	char *upstream_tag;    /* NULL: same tag */
 	char *remote_host;     /* address literal presented on a short circuit, or NULL */
 	char *smtp_meta;       /* JSON text presented on a short circuit, or NULL */
-	bool has_tags;	       /* the sender defines a tag list: other tags are refused */
+	bool has_tags;         /* the sender defines a tag list: other tags are refused */
 	GPtrArray *tags;       /* SenderConf*, merged */
 } SenderConf;
 
 typedef struct RestEndpointConf {
 	char *name;
 	char *endpoint; /* creation URL, or NULL */
-	char *sender;	/* JSON sender.name, or NULL (then it is no destination) */
-	char *tag;	/* or NULL */
+	char *sender;   /* JSON sender.name, or NULL (then it is no destination) */
+	char *tag;      /* or NULL */
 	bool receive_parsing;
 	int64_t max_inline; /* default 65536 */
 	bool send_filter_output;
 } RestEndpointConf;
 
 typedef struct ConfModel {
-	GPtrArray *senders;	   /* SenderConf* */
+	GPtrArray *senders;        /* SenderConf* */
 	GPtrArray *rest_endpoints; /* RestEndpointConf* */
 } ConfModel;
 

@@ -45,46 +45,47 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(ConfReport, conf_report_free)
 /* ---- key tables ---- */
 
 typedef enum ConfType {
-	CONF_BOOL,	/* bool */
-	CONF_INT,	/* int64_t */
-	CONF_SECONDS,	/* YAML: number of seconds; Usec */
-	CONF_SIZE,	/* YAML: bytes, or with suffix k/M/G (1024); uint64_t as int64_t */
-	CONF_DOUBLE,	/* double */
-	CONF_STRING,	/* char *, owned; also takes numbers and booleans as written */
-	CONF_ENUM,	/* int, index into `names` */
-	CONF_STRINGS,	/* GPtrArray * of char *; null and absent give an empty array */
-	CONF_ADDR,	/* YAML [host, port]; HostPort * */
-	CONF_HOSTPORT,	/* YAML {host: h, port: p}; HostPort * */
+	CONF_BOOL,      /* bool */
+	CONF_INT,       /* int64_t */
+	CONF_SECONDS,   /* YAML: number of seconds; Usec */
+	CONF_SIZE,      /* YAML: bytes, or with suffix k/M/G (1024); uint64_t as int64_t */
+	CONF_DOUBLE,    /* double */
+	CONF_STRING,    /* char *, owned; also takes numbers and booleans as written */
+	CONF_ENUM,      /* int, index into `names` */
+	CONF_STRINGS,   /* GPtrArray * of char *; null and absent give an empty array */
+	CONF_ADDR,      /* YAML [host, port]; HostPort * */
+	CONF_HOSTPORT,  /* YAML {host: h, port: p}; HostPort * */
 	CONF_HOSTPORTS, /* GPtrArray * of HostPort * from a list of such maps */
-	CONF_NODE,	/* const YamlNode *: read by code; borrowed from the document.  NULL when the key
-			   is absent, a YAML_NULL node for "key:" without a value */
-	CONF_IGNORED,	/* accepted without a word and without effect */
-	CONF_SECTION,	/* a list or map with a table of its own, which code reads; no member here */
-	CONF_VERIFY,	/* yes, no or the path of a CA file; char *: NULL, "" or the path */
+	CONF_NODE, /* const YamlNode *: read by code; borrowed from the document.  NULL when the key
+		      is absent, a YAML_NULL node for "key:" without a value */
+	CONF_IGNORED, /* accepted without a word and without effect */
+	CONF_SECTION, /* a list or map with a table of its own, which code reads; no member here */
+	CONF_VERIFY,  /* yes, no or the path of a CA file; char *: NULL, "" or the path */
 	CONF_TYPES
 } ConfType;
 
-#define CONF_REQUIRED (1u << 0)
-#define CONF_NULL_OK  (1u << 1) /* `key:` without value means absent (all types but BOOL imply it) */
+#define CONF_REQUIRED  (1u << 0)
+#define CONF_NULL_OK   (1u << 1) /* BOOL: `key:` without value means absent, as with other types */
 #define CONF_UNLIMITED (1u << 2) /* CONF_INT, CONF_SECONDS: null means -1 (no limit) */
 
 typedef struct ConfKey {
 	const char *name; /* NULL ends the table */
 	ConfType type;
 	size_t offset;
-	const char *def;  /* default as YAML would write it (CONF_ADDR: "host:port"); NULL:
-			     zero/NULL/false.  Lists have none. */
-	double min, max;  /* for numbers (in YAML's unit); both 0: no range */
+	const char *def;          /* default as YAML would write it (CONF_ADDR: "host:port"); NULL:
+				     zero/NULL/false.  Lists have none. */
+	double min, max;          /* for numbers (in YAML's unit); both 0: no range */
 	const char *const *names; /* CONF_ENUM: NULL-terminated */
 	unsigned flags;
-	const char *doc;  /* one sentence; units named */
+	const char *doc; /* one sentence; units named */
 } ConfKey;
 
 #define CONF_KEY(type_, member_) offsetof(type_, member_)
 
 /* Fills `out` (zeroed by the caller) from `map` by `keys`: defaults first, then what the map says.
- * A map that is YAML_NULL gives the defaults; another kind is an error.  `extra` (may be NULL): names that are known to somebody
- * else and not to be warned about.  True when no error was added. */
+ * A map that is YAML_NULL gives the defaults; another kind is an error.  `extra` (may be NULL):
+ * names that are known to somebody else and not to be warned about.  True when no error was added.
+ */
 bool conf_fill(void *out, const ConfKey *keys, const YamlNode *map, const char *const *extra,
 	       ConfReport *report);
 /* Frees what conf_fill allocated. */

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 /* YAML documents as trees of nodes that know where they stand.  libfyaml stays inside
- * yaml.c.  A document owns its nodes; nodes are borrowed.  Values are resolved here as Koukan's loader
- * (YAML 1.1: yes/no/on/off, ~, null, empty) would; anchors, aliases and merge keys work.
- * One thread at a time. */
+ * yaml.c.  A document owns its nodes; nodes are borrowed.  Values are resolved here as Koukan's
+ * loader (YAML 1.1: yes/no/on/off, ~, null, empty) would; anchors, aliases and merge keys work. One
+ * thread at a time. */
 #include <glib.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -16,13 +16,13 @@ typedef struct YamlNode YamlNode;
 typedef enum YamlKind { YAML_NULL, YAML_SCALAR, YAML_LIST, YAML_MAP } YamlKind;
 
 #define YAML_SIZE_MAX  (1024 * 1024) /* bytes of a file */
-#define YAML_NODES_MAX 100000	      /* after aliases; an alias bomb ends here */
-#define YAML_DEPTH_MAX 64	      /* lists and maps inside each other */
+#define YAML_NODES_MAX 100000        /* after aliases; an alias bomb ends here */
+#define YAML_DEPTH_MAX 64            /* lists and maps inside each other */
 
 /* Errors (K_ERROR_CONFIG) read "FILE:LINE:COLUMN: text". */
 K_MUST_CHECK YamlDoc *yaml_load_file(const char *path, GError **ret_error);
 K_MUST_CHECK YamlDoc *yaml_load_text(const char *name, const char *text, GError **ret_error);
-void yaml_doc_free(YamlDoc *doc); /* NULL is fine */
+void yaml_doc_free(YamlDoc *doc);              /* NULL is fine */
 const YamlNode *yaml_root(const YamlDoc *doc); /* YAML_NULL for an empty file */
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(YamlDoc, yaml_doc_free)
 

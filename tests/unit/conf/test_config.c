@@ -360,124 +360,121 @@ run_rows(ConfigKind kind, const Row *rows, size_t count)
 	"endpoint:\n- name: out\n  chain: [{filter: exploder}]\n- name: next\n"                    \
 	"  output_handler: {retry_params: {}}\n" CHAIN
 
+static const Row router_rows[] = {
+	{"- a\n", "t:1:1: error: keys and values are wanted here, not a list\n"},
+	{"a: [\n", "t:2:1: error: flow sequence without a closing bracket\n"},
+	{"smtp_listener: {}\n",
+	 "t:1:1: error: this is the configuration of a gateway, not of a router\n"},
+	{"sener: []\n" SENDER OUT,
+	 "t:1:1: warning: key 'sener' is not known here and ignored; did you mean 'sender'?\n"},
+	{OUT, "t:1:1: warning: no 'sender': nothing can be submitted\n"},
+	{"sender: {name: a}\n" OUT, "t:1:9: error: 'sender' must be a list, not a map\n"
+				    "t:1:9: warning: no 'sender': nothing can be submitted\n"},
+	{"sender: [{output_chain: out}]\n" OUT, "t:1:10: error: key 'name' is missing\n"},
+	{"sender: [a]\n" OUT, "t:1:10: error: keys and values are wanted here, not text 'a'\n"
+			      "t:1:10: error: sender '' has no 'output_chain'\n"},
+	{"sender: [{name: a}]\n" OUT, "t:1:10: error: sender 'a' has no 'output_chain'\n"},
+	{"sender: [{name: a, tag: [{name: x}]}]\n" OUT,
+	 "t:1:26: error: sender 'a' tag 'x' has no 'output_chain'\n"},
+	{"sender: [{name: a, output_chain: uot, tag: [{name: x}]}]\n" OUT,
+	 "t:1:34: error: sender 'a': there is no endpoint 'uot'; did you mean 'out'?\n"},
+	{"sender: [{name: a, output_chain: out}, {name: a, output_chain: out}]\n" OUT,
+	 "t:1:47: error: sender 'a' stands twice, first in line 1\n"},
+	{"sender: [{name: a, output_chain: out, tag: [{name: x}, {name: x}]}]\n" OUT,
+	 "t:1:63: error: tag 'x' stands twice, first in line 1\n"},
+	{SENDER OUT "- name: out\n" CHAIN,
+	 "t:5:9: error: endpoint 'out' stands twice, first in line 3\n"},
+	{SENDER "endpoint:\n- name: out\n", "t:3:3: error: key 'chain' is missing\n"},
+	{SENDER "endpoint:\n- name: out\n  chain: sync\n",
+	 "t:4:10: error: 'chain' must be a list of filters\n"},
+	{"sender: [{name: a, output_chain: out, retry: always}]\n" OUT,
+	 "t:1:46: warning: 'retry' is 'output_chain' or null; text 'always' means null\n"},
+	{"sender: [{name: a, output_chain: out, retry: output_chain}]\n" OUT,
+	 "t:1:46: warning: sender 'a' retries, but endpoint 'out' has no 'retry_params': "
+	 "each transaction is attempted once\n"},
+	{"sender: [{name: a, output_chain: out, notification: output_chain}]\n" OUT,
+	 "t:1:53: error: sender 'a': 'notification: output_chain' needs 'retry: "
+	 "output_chain' beside it\n"},
+	{"sender: [{name: a, output_chain: out, smtp_meta: 5, remote_host: host}]\n" OUT,
+	 "t:1:50: error: 'smtp_meta' must be a map, not number '5'\n"
+	 "t:1:66: error: 'remote_host' must be an address, not 'host'\n"},
+	/* exploders */
+	{"sender: [{name: a, output_chain: out, upstream_sender: b}, {name: b, output_chain: "
+	 "next}]\n" EXPLODER,
+	 ""},
+	{"sender: [{name: a, output_chain: out, upstream_sender: c}]\n" EXPLODER,
+	 "t:1:56: error: sender 'a': the exploder's transactions go to sender 'c', which "
+	 "does not exist\n"},
+	{"sender: [{name: a, output_chain: out, upstream_tag: x, tag: [{name: y}]}]\n"
+	 "endpoint: [{name: out, chain: [{filter: sync}]}]\n",
+	 ""},
+	{"sender:\n- name: a\n  output_chain: out\n" EXPLODER,
+	 "t:2:3: error: sender 'a': the exploder in endpoint 'out' would hand recipients to "
+	 "itself; 'upstream_sender' or 'upstream_tag' must lead to another endpoint\n"},
+	{"sender:\n- name: a\n  output_chain: next\n  retry: output_chain\n  tag:\n"
+	 "  - {name: smtp, output_chain: out, upstream_tag: rcpt, retry: null}\n"
+	 "  - {name: rcpt}\n" EXPLODER,
+	 "t:6:51: error: sender 'a' tag 'smtp': its exploder hands recipients to sender 'a' "
+	 "tag 'rcpt', which has 'retry: output_chain': the exploder turns that on itself "
+	 "once it has taken the message; set 'retry: null' there (a tag takes over what its "
+	 "sender says)\n"},
+	{"sender: [{name: a, output_chain: out, upstream_sender: b}, {name: b, output_chain: "
+	 "next}]\n"
+	 "endpoint:\n- name: out\n  chain: [{filter: exploder}]\n- name: next\n" CHAIN,
+	 "t:1:56: warning: sender 'a': endpoint 'next' behind its exploder has no "
+	 "'retry_params': a recipient that fails for now after the message was taken is "
+	 "lost\n"},
+	{"sender: [{name: a, output_chain: out, retry: output_chain, upstream_sender: b},\n"
+	 "         {name: b, output_chain: next}]\n"
+	 "endpoint:\n- name: out\n  output_handler: {retry_params: {}}\n"
+	 "  chain: [{filter: exploder}]\n- name: next\n"
+	 "  output_handler: {retry_params: {}}\n" CHAIN,
+	 "t:1:46: error: sender 'a' retries endpoint 'out', which ends in an exploder: "
+	 "recipients that have their message would get it again; set 'retry: null' here\n"},
+	/* notifications */
+	{"global: {mailer_daemon_mailbox: m@d}\n" SENDER
+	 "endpoint:\n- name: out\n  output_handler: {notification: {sender: b}}\n" CHAIN,
+	 "t:5:43: error: bounces go to sender 'b', which does not exist\n"},
+	{"global: {mailer_daemon_mailbox: m@d}\n"
+	 "sender: [{name: a, output_chain: out, tag: [{name: x}]}]\n"
+	 "endpoint:\n- name: out\n  output_handler: {notification: {sender: a, tag: y}}\n" CHAIN,
+	 "t:5:51: error: bounces go to sender 'a' tag 'y', which does not exist\n"},
+	{SENDER "endpoint:\n- name: out\n  output_handler: {notification: {sender: a}}\n" CHAIN,
+	 "t:4:34: warning: bounces are on, but 'global.mailer_daemon_mailbox' is not set\n"},
+	{"global: {mailer_daemon_mailbox: m@d}\n" SENDER OUT
+	 "- name: unused\n  output_handler: {notification: {sender: b}}\n" CHAIN,
+	 "t:7:43: warning: bounces go to sender 'b', which does not exist\n"},
+	/* the rest */
+	{SENDER OUT "rest_listener: {cert: x}\n",
+	 "t:5:23: warning: 'cert' without 'key': TLS stays off\n"},
+	{SENDER OUT "storage: {url: 'mysql://h/d'}\n",
+	 "t:5:16: error: 'url' must be a sqlite or postgresql URL or a path, not "
+	 "'mysql://h/d'\n"},
+	{SENDER OUT "rest_endpoint:\n- {name: x, sender: r}\n- {name: x, sender: r, endpoint: "
+		    "ftp://h}\n- {name: y, endpoint: http://h}\n",
+	 "t:6:3: warning: rest_endpoint 'x' has no 'endpoint': deliveries to it fail\n"
+	 "t:7:10: error: rest_endpoint 'x' stands twice, first in line 6\n"
+	 "t:7:34: error: 'endpoint' must be an http:// or https:// URL, not 'ftp://h'\n"
+	 "t:8:3: warning: rest_endpoint 'y' has no 'sender': it cannot be a destination\n"},
+	{SENDER OUT "modules: {sync_filter: {mine: my.module}, transaction_matcher: [x]}\n",
+	 "t:5:31: warning: module 'my.module' is not built in: what uses 'mine' cannot "
+	 "work\n"
+	 "t:5:64: error: a map of names to modules is wanted, not a list\n"},
+	{SENDER "endpoint:\n- name: out\n  output_handler:\n    retry_params: "
+		"{min_attempt_time: 10, max_attempt_time: 5}\n" CHAIN,
+	 "t:5:38: warning: 'min_attempt_time' is larger than 'max_attempt_time' and wins\n"},
+	{SENDER OUT "koukan: {workers: 257, log_level: loud, rcpt_max: 0}\n",
+	 "t:5:19: error: 'workers' must be between 0 and 256, not 257\n"
+	 "t:5:35: error: 'log_level' must be one of debug, info, warn, error, not text "
+	 "'loud'\n"
+	 "t:5:51: error: 'rcpt_max' must be between 1 and 100000, not 0\n"},
+};
+
 static void
 test_router_problems(void **state)
 {
 	(void)state;
-	static const Row rows[] = {
-		{"- a\n", "t:1:1: error: keys and values are wanted here, not a list\n"},
-		{"a: [\n", "t:2:1: error: flow sequence without a closing bracket\n"},
-		{"smtp_listener: {}\n",
-		 "t:1:1: error: this is the configuration of a gateway, not of a router\n"},
-		{"sener: []\n" SENDER OUT,
-		 "t:1:1: warning: key 'sener' is not known here and ignored; did you mean 'sender'?\n"},
-		{OUT, "t:1:1: warning: no 'sender': nothing can be submitted\n"},
-		{"sender: {name: a}\n" OUT,
-		 "t:1:9: error: 'sender' must be a list, not a map\n"
-		 "t:1:9: warning: no 'sender': nothing can be submitted\n"},
-		{"sender: [{output_chain: out}]\n" OUT, "t:1:10: error: key 'name' is missing\n"},
-		{"sender: [a]\n" OUT,
-		 "t:1:10: error: keys and values are wanted here, not text 'a'\n"
-		 "t:1:10: error: sender '' has no 'output_chain'\n"},
-		{"sender: [{name: a}]\n" OUT, "t:1:10: error: sender 'a' has no 'output_chain'\n"},
-		{"sender: [{name: a, tag: [{name: x}]}]\n" OUT,
-		 "t:1:26: error: sender 'a' tag 'x' has no 'output_chain'\n"},
-		{"sender: [{name: a, output_chain: uot, tag: [{name: x}]}]\n" OUT,
-		 "t:1:34: error: sender 'a': there is no endpoint 'uot'; did you mean 'out'?\n"},
-		{"sender: [{name: a, output_chain: out}, {name: a, output_chain: out}]\n" OUT,
-		 "t:1:47: error: sender 'a' stands twice, first in line 1\n"},
-		{"sender: [{name: a, output_chain: out, tag: [{name: x}, {name: x}]}]\n" OUT,
-		 "t:1:63: error: tag 'x' stands twice, first in line 1\n"},
-		{SENDER OUT "- name: out\n" CHAIN,
-		 "t:5:9: error: endpoint 'out' stands twice, first in line 3\n"},
-		{SENDER "endpoint:\n- name: out\n", "t:3:3: error: key 'chain' is missing\n"},
-		{SENDER "endpoint:\n- name: out\n  chain: sync\n",
-		 "t:4:10: error: 'chain' must be a list of filters\n"},
-		{"sender: [{name: a, output_chain: out, retry: always}]\n" OUT,
-		 "t:1:46: warning: 'retry' is 'output_chain' or null; text 'always' means null\n"},
-		{"sender: [{name: a, output_chain: out, retry: output_chain}]\n" OUT,
-		 "t:1:46: warning: sender 'a' retries, but endpoint 'out' has no 'retry_params': "
-		 "each transaction is attempted once\n"},
-		{"sender: [{name: a, output_chain: out, notification: output_chain}]\n" OUT,
-		 "t:1:53: error: sender 'a': 'notification: output_chain' needs 'retry: "
-		 "output_chain' beside it\n"},
-		{"sender: [{name: a, output_chain: out, smtp_meta: 5, remote_host: host}]\n" OUT,
-		 "t:1:50: error: 'smtp_meta' must be a map, not number '5'\n"
-		 "t:1:66: error: 'remote_host' must be an address, not 'host'\n"},
-		/* exploders */
-		{"sender: [{name: a, output_chain: out, upstream_sender: b}, {name: b, output_chain: "
-		 "next}]\n" EXPLODER,
-		 ""},
-		{"sender: [{name: a, output_chain: out, upstream_sender: c}]\n" EXPLODER,
-		 "t:1:56: error: sender 'a': the exploder's transactions go to sender 'c', which "
-		 "does not exist\n"},
-		{"sender: [{name: a, output_chain: out, upstream_tag: x, tag: [{name: y}]}]\n"
-		 "endpoint: [{name: out, chain: [{filter: sync}]}]\n",
-		 ""},
-		{"sender:\n- name: a\n  output_chain: out\n" EXPLODER,
-		 "t:2:3: error: sender 'a': the exploder in endpoint 'out' would hand recipients to "
-		 "itself; 'upstream_sender' or 'upstream_tag' must lead to another endpoint\n"},
-		{"sender:\n- name: a\n  output_chain: next\n  retry: output_chain\n  tag:\n"
-		 "  - {name: smtp, output_chain: out, upstream_tag: rcpt, retry: null}\n"
-		 "  - {name: rcpt}\n" EXPLODER,
-		 "t:6:51: error: sender 'a' tag 'smtp': its exploder hands recipients to sender 'a' "
-		 "tag 'rcpt', which has 'retry: output_chain': the exploder turns that on itself "
-		 "once it has taken the message; set 'retry: null' there (a tag takes over what its "
-		 "sender says)\n"},
-		{"sender: [{name: a, output_chain: out, upstream_sender: b}, {name: b, output_chain: "
-		 "next}]\n"
-		 "endpoint:\n- name: out\n  chain: [{filter: exploder}]\n- name: next\n" CHAIN,
-		 "t:1:56: warning: sender 'a': endpoint 'next' behind its exploder has no "
-		 "'retry_params': a recipient that fails for now after the message was taken is "
-		 "lost\n"},
-		{"sender: [{name: a, output_chain: out, retry: output_chain, upstream_sender: b},\n"
-		 "         {name: b, output_chain: next}]\n"
-		 "endpoint:\n- name: out\n  output_handler: {retry_params: {}}\n"
-		 "  chain: [{filter: exploder}]\n- name: next\n"
-		 "  output_handler: {retry_params: {}}\n" CHAIN,
-		 "t:1:46: error: sender 'a' retries endpoint 'out', which ends in an exploder: "
-		 "recipients that have their message would get it again; set 'retry: null' here\n"},
-		/* notifications */
-		{"global: {mailer_daemon_mailbox: m@d}\n" SENDER
-		 "endpoint:\n- name: out\n  output_handler: {notification: {sender: b}}\n" CHAIN,
-		 "t:5:43: error: bounces go to sender 'b', which does not exist\n"},
-		{"global: {mailer_daemon_mailbox: m@d}\n"
-		 "sender: [{name: a, output_chain: out, tag: [{name: x}]}]\n"
-		 "endpoint:\n- name: out\n  output_handler: {notification: {sender: a, tag: y}}\n" CHAIN,
-		 "t:5:51: error: bounces go to sender 'a' tag 'y', which does not exist\n"},
-		{SENDER
-		 "endpoint:\n- name: out\n  output_handler: {notification: {sender: a}}\n" CHAIN,
-		 "t:4:34: warning: bounces are on, but 'global.mailer_daemon_mailbox' is not set\n"},
-		{"global: {mailer_daemon_mailbox: m@d}\n" SENDER OUT
-		 "- name: unused\n  output_handler: {notification: {sender: b}}\n" CHAIN,
-		 "t:7:43: warning: bounces go to sender 'b', which does not exist\n"},
-		/* the rest */
-		{SENDER OUT "rest_listener: {cert: x}\n",
-		 "t:5:23: warning: 'cert' without 'key': TLS stays off\n"},
-		{SENDER OUT "storage: {url: 'mysql://h/d'}\n",
-		 "t:5:16: error: 'url' must be a sqlite or postgresql URL or a path, not "
-		 "'mysql://h/d'\n"},
-		{SENDER OUT
-		 "rest_endpoint:\n- {name: x, sender: r}\n- {name: x, sender: r, endpoint: "
-		 "ftp://h}\n- {name: y, endpoint: http://h}\n",
-		 "t:6:3: warning: rest_endpoint 'x' has no 'endpoint': deliveries to it fail\n"
-		 "t:7:10: error: rest_endpoint 'x' stands twice, first in line 6\n"
-		 "t:7:34: error: 'endpoint' must be an http:// or https:// URL, not 'ftp://h'\n"
-		 "t:8:3: warning: rest_endpoint 'y' has no 'sender': it cannot be a destination\n"},
-		{SENDER OUT "modules: {sync_filter: {mine: my.module}, transaction_matcher: [x]}\n",
-		 "t:5:31: warning: module 'my.module' is not built in: what uses 'mine' cannot "
-		 "work\n"
-		 "t:5:64: error: a map of names to modules is wanted, not a list\n"},
-		{SENDER "endpoint:\n- name: out\n  output_handler:\n    retry_params: "
-			"{min_attempt_time: 10, max_attempt_time: 5}\n" CHAIN,
-		 "t:5:38: warning: 'min_attempt_time' is larger than 'max_attempt_time' and wins\n"},
-		{SENDER OUT "koukan: {workers: 257, log_level: loud, rcpt_max: 0}\n",
-		 "t:5:19: error: 'workers' must be between 0 and 256, not 257\n"
-		 "t:5:35: error: 'log_level' must be one of debug, info, warn, error, not text "
-		 "'loud'\n"
-		 "t:5:51: error: 'rcpt_max' must be between 1 and 100000, not 0\n"},
-	};
-	run_rows(CONFIG_ROUTER, rows, G_N_ELEMENTS(rows));
+	run_rows(CONFIG_ROUTER, router_rows, G_N_ELEMENTS(router_rows));
 }
 
 /* Unknown filters and wrong types in one run, by line; in a chain that nobody reaches they are
