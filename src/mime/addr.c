@@ -230,21 +230,27 @@ note_fault(MimeAddrs *out, const char *fault)
 		out->fault = fault;
 }
 
+static void
+take_comma(const char **cursor, MimeAddrs *out)
+{
+	const char *p = ++*cursor;
+	if (!mime_skip_cfws(&p) || *p == ',' || *p == '\0' || *p == ';')
+		note_fault(out, "empty list element");
+}
+
 /* Behind a mailbox or at an empty place: delimiter, end of group, or rubbish. */
 static void
 take_delimiter(const char **cursor, MimeAddrs *out, bool *group)
 {
 	if (**cursor == ',') {
-		++*cursor;
-		const char *p = *cursor;
-		if (!mime_skip_cfws(&p) || *p == ',' || *p == '\0' || *p == ';')
-			note_fault(out, "empty list element");
+		take_comma(cursor, out);
 	} else if (**cursor == ';' && *group) {
 		++*cursor;
 		*group = false;
-		const char *p = *cursor;
-		if (!mime_skip_cfws(&p) || (*p != ',' && *p != '\0'))
+		if (!mime_skip_cfws(cursor) || (**cursor != ',' && **cursor != '\0'))
 			note_fault(out, "text behind a group");
+		if (**cursor == ',')
+			take_comma(cursor, out);
 	} else if (**cursor != '\0') {
 		note_fault(out, "text behind an address");
 		resync(cursor);
