@@ -7,9 +7,9 @@
 #include "smtp/session_int.h"
 #include "smtp/syntax.h"
 
-#define LINGER         (5 * USEC_PER_SEC) /* for the peer to read the last reply */
-#define CLOSED_COMMAND (5 * USEC_PER_SEC) /* for the rest of a line when the peer has closed */
-#define HELD_MAX       (16 * 1024) /* bytes of pipelined input read while an answer is awaited */
+#define LINGER       (5 * USEC_PER_SEC) /* for the peer to read the last reply */
+#define CLOSED_INPUT (50 * USEC_PER_MS) /* to look through what a peer sent before it closed */
+#define HELD_MAX     (16 * 1024) /* bytes of pipelined input read while an answer is awaited */
 
 typedef enum Input {
 	INPUT_LINES, /* commands */
@@ -69,11 +69,11 @@ state_timeout(const SmtpSession *session)
 		return conf->data_timeout;
 	case SESSION_BODY:
 	case SESSION_BODY_DROP:
-		return session->peer_closed ? CLOSED_COMMAND : conf->data_idle_timeout;
+		return session->peer_closed ? CLOSED_INPUT : conf->data_idle_timeout;
 	case SESSION_SLOW:
 		return conf->limits.error_delay;
 	default:
-		return session->peer_closed ? CLOSED_COMMAND : conf->command_timeout;
+		return session->peer_closed ? CLOSED_INPUT : conf->command_timeout;
 	}
 }
 
