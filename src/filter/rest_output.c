@@ -6,9 +6,13 @@
 #include "base/json.h"
 #include "filter/chain.h"
 #include "filter/kinds.h"
+#include "filter/mx.h"
 
 #define SHORT_CIRCUIT_PORT 8000 /* of the address a sender presents (spec 5.3) */
 
+#define DNS_OUTPUT   "koukan.mx_resolution.DnsResolutionFilter"
+#define HOSTS_NX     "5.1.2 no mail host for the recipient's domain"
+#define HOSTS_TEMP   "4.4.3 the recipient's domain cannot be looked up now"
 #define NO_ENDPOINT  "RestEndpoint no endpoint!"
 #define MAIL_TIMEOUT "RestEndpoint._start_upstream_tx GET mail_response timeout"
 #define RCPT_TIMEOUT "RestEndpoint._maybe_update upstream timeout"
@@ -151,6 +155,18 @@ open_upstream(Filter *filter, const char *url)
 	output->port = ports->open_url(ports, url, output->up, &options);
 }
 
+/* The route had hosts, dns_resolution found no address, and no policy has said so.  Without a host
+ * the next node would take the client's address for the one to connect to.  0: not so. */
+static json_int_t
+failed_resolution(const Filter *filter)
+{
+	const TxRoute *route = filter->down->route;
+	if (route == NULL || route->hosts->len > 0)
+		return 0;
+	const json_t *output = filter_get_output(filter, DNS_OUTPUT);
+	return json_integer_value(json_object_get(output, "resolution_result"));
+}
+
 static const char *
 endpoint_url(const Filter *filter)
 {
@@ -260,6 +276,21 @@ guard(Usec span)
 }
 
 static void
+start(Filter *filter)
+{
+	const char *url = endpoint_url(filter);
+	json_int_t resolution = failed_resolution(filter);
+	if (url == NULL)
+		fail(filter, 550, NO_ENDPOINT);
+	else if (resolution == MX_NX)
+		fail(filter, 550, HOSTS_NX);
+	else if (resolution != MX_OK)
+		fail(filter, 450, HOSTS_TEMP);
+	else
+		open_upstream(filter, url);
+}
+
+static void
 pass_news(Filter *filter, unsigned news)
 {
 	RestOutput *output = filter->state;
@@ -267,11 +298,7 @@ pass_news(Filter *filter, unsigned news)
 	if ((news & (TX_NEW_MAIL_FROM | TX_NEW_RCPT)) != 0) {
 		output->answer_by = guard(conf->rcpt_timeout);
 		if (output->up == NULL) {
-			const char *url = endpoint_url(filter);
-			if (url == NULL)
-				fail(filter, 550, NO_ENDPOINT);
-			else
-				open_upstream(filter, url);
+			start(filter);
 			return;
 		}
 		add_rcpts(filter);
