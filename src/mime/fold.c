@@ -84,6 +84,10 @@ word_needs_encoding(const char *word, size_t len)
 {
 	if (len > MIME_WORD_MAX)
 		return true;
+	/* Half an encoded word would swallow the real one behind it; whole ones stay as given. */
+	if (len >= 2 && memcmp(word, "=?", 2) == 0 &&
+	    (len < 6 || memcmp(word + len - 2, "?=", 2) != 0))
+		return true;
 	for (size_t i = 0; i < len; i++)
 		if ((unsigned char)word[i] >= 0x80)
 			return true;
