@@ -43,6 +43,7 @@ typedef struct Live {
 	char *last_reason;   /* of the last session */
 	char *last_meta;     /* smtp_meta of the last transaction */
 	unsigned open;       /* sessions now */
+	unsigned expected;   /* sessions that a test has opened */
 	uint64_t seen_early; /* bytes of a body seen before it was final */
 } Live;
 

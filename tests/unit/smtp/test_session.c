@@ -533,7 +533,7 @@ test_dripping(void **state)
 static bool
 all_stopped(const Live *live)
 {
-	return live->started == live->stopped && live->sessions_ended == live->accepts;
+	return live->started == live->stopped && live->sessions_ended == live->expected;
 }
 
 /* The connection is cut after byte n of a dialogue, for each n: nothing but a whole message ever
@@ -543,6 +543,7 @@ cut_dialogue(Live *live, const char *text, size_t len, size_t n, bool reset)
 {
 	int fd = sock_connect(live->port);
 	unsigned before = live->messages->len;
+	live->expected++;
 	sock_send_bytes(fd, text, n);
 	if (reset) {
 		struct linger linger = {.l_onoff = 1, .l_linger = 0};
