@@ -16,10 +16,6 @@ static const struct {
 	{"gateway", cmd_gateway, "the SMTP side alone"},
 	{"router", cmd_router, "the REST side with queue and filter chains alone"},
 	{"config", cmd_config, "check configuration files; print the reference"},
-	{"send", cmd_send, "submit a message over REST and wait for the outcome"},
-	{"smtp", cmd_smtp, "send a message by SMTP, showing each reply"},
-	{"sink", cmd_sink, "an SMTP server that takes and prints every message"},
-	{"receiver", cmd_receiver, "a REST receiver that stores every message"},
 };
 
 static void
