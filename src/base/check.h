@@ -6,7 +6,7 @@
  * Any thread. */
 #include <stdnoreturn.h>
 
-#define K_MUST_CHECK __attribute__((warn_unused_result))
+#define K_MUST_CHECK        __attribute__((warn_unused_result))
 #define K_PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
 
 /* Prints the failed condition with its place and `detail` (may be NULL), then aborts. */

@@ -5,11 +5,11 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-typedef int64_t Usec;	  /* a span, in microseconds */
+typedef int64_t Usec;     /* a span, in microseconds */
 typedef int64_t Deadline; /* a point on the monotonic clock, in microseconds; 0 = none */
 typedef int64_t WallUsec; /* microseconds since 1970-01-01 UTC */
 
-#define USEC_PER_MS INT64_C(1000)
+#define USEC_PER_MS  INT64_C(1000)
 #define USEC_PER_SEC INT64_C(1000000)
 
 Deadline clock_mono(void);

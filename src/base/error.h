@@ -11,13 +11,13 @@
 #define K_ERROR (error_quark())
 
 typedef enum KErrorCode {
-	K_ERROR_CONFIG,	 /* a configuration file or command line is wrong */
-	K_ERROR_IO,	 /* a system call failed */
-	K_ERROR_FULL,	 /* no space, or one of our own limits is reached */
-	K_ERROR_STORE,	 /* the database failed or is away */
-	K_ERROR_DNS,	 /* no usable answer from the resolver */
-	K_ERROR_TLS,	 /* key, certificate or handshake */
-	K_ERROR_INPUT,	 /* data given to us does not parse */
+	K_ERROR_CONFIG,   /* a configuration file or command line is wrong */
+	K_ERROR_IO,       /* a system call failed */
+	K_ERROR_FULL,     /* no space, or one of our own limits is reached */
+	K_ERROR_STORE,    /* the database failed or is away */
+	K_ERROR_DNS,      /* no usable answer from the resolver */
+	K_ERROR_TLS,      /* key, certificate or handshake */
+	K_ERROR_INPUT,    /* data given to us does not parse */
 	K_ERROR_CONFLICT, /* somebody else changed or holds it */
 	K_ERROR_NOT_FOUND,
 	K_ERROR_CODES /* count */

@@ -11,7 +11,7 @@
 #define IDS_WORKERS_MAX 4096
 #define IDS_ENTROPY_MIN 16 /* bytes */
 #define IDS_ENTROPY_MAX 64
-#define IDS_TX_MAX 96 /* longest transaction id, with the terminator */
+#define IDS_TX_MAX      96 /* longest transaction id, with the terminator */
 
 /* `entropy` in bytes is raised to IDS_ENTROPY_MIN and cut to IDS_ENTROPY_MAX.  Caller frees. */
 char *ids_tx_new(unsigned worker, unsigned entropy);

@@ -19,10 +19,16 @@ typedef enum LogFormat { LOG_LOGFMT, LOG_JSON, LOG_FORMATS } LogFormat;
 /* The ids that each line about an object carries; NULL members are left out.  Borrowed. */
 typedef struct LogCtx {
 	const char *session; /* connection */
-	const char *tx;	     /* transaction */
+	const char *tx;      /* transaction */
 } LogCtx;
 
-typedef enum LogType { LOG_TYPE_END, LOG_TYPE_STR, LOG_TYPE_INT, LOG_TYPE_USEC, LOG_TYPE_BOOL } LogType;
+typedef enum LogType {
+	LOG_TYPE_END,
+	LOG_TYPE_STR,
+	LOG_TYPE_INT,
+	LOG_TYPE_USEC,
+	LOG_TYPE_BOOL
+} LogType;
 typedef struct LogField {
 	LogType type;
 	const char *key;
@@ -35,7 +41,7 @@ typedef struct LogField {
 /* NULL strings are printed as an empty value. */
 #define LOG_S(key, value) ((LogField){LOG_TYPE_STR, (key), (value), 0})
 #define LOG_I(key, value) ((LogField){LOG_TYPE_INT, (key), 0, (int64_t)(value)})
-#define LOG_T(key, usec) ((LogField){LOG_TYPE_USEC, (key), 0, (usec)}) /* printed as seconds */
+#define LOG_T(key, usec)  ((LogField){LOG_TYPE_USEC, (key), 0, (usec)}) /* printed as seconds */
 #define LOG_B(key, value) ((LogField){LOG_TYPE_BOOL, (key), 0, (value) ? 1 : 0})
 
 void log_set(LogLevel least, LogFormat format);
@@ -47,9 +53,10 @@ void log_emit(LogLevel level, const LogCtx *ctx, const char *event, const LogFie
 #define log_at(level, ctx, event, ...)                                                             \
 	do {                                                                                       \
 		if (log_enabled(level))                                                            \
-			log_emit((level), (ctx), (event), (const LogField[]){__VA_ARGS__ __VA_OPT__(, ){0}}); \
+			log_emit((level), (ctx), (event),                                          \
+				 (const LogField[]){__VA_ARGS__ __VA_OPT__(, ){0}});               \
 	} while (0)
 #define log_debug(ctx, event, ...) log_at(LOG_DEBUG, ctx, event, __VA_ARGS__)
-#define log_info(ctx, event, ...) log_at(LOG_INFO, ctx, event, __VA_ARGS__)
-#define log_warn(ctx, event, ...) log_at(LOG_WARN, ctx, event, __VA_ARGS__)
+#define log_info(ctx, event, ...)  log_at(LOG_INFO, ctx, event, __VA_ARGS__)
+#define log_warn(ctx, event, ...)  log_at(LOG_WARN, ctx, event, __VA_ARGS__)
 #define log_error(ctx, event, ...) log_at(LOG_ERROR, ctx, event, __VA_ARGS__)

@@ -16,7 +16,7 @@ typedef struct HostPort {
 
 HostPort *host_port_new(const char *host, uint16_t port);
 HostPort *host_port_copy(const HostPort *hp); /* NULL gives NULL */
-void host_port_free(HostPort *hp);	      /* NULL is fine */
+void host_port_free(HostPort *hp);            /* NULL is fine */
 bool host_port_equal(const HostPort *a, const HostPort *b);
 /* "host:port", "[v6]:port", ":port" (host = "") or "port"; false on anything else. */
 K_MUST_CHECK bool host_port_parse(const char *text, HostPort **ret_hp);

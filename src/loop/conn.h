@@ -28,13 +28,13 @@ typedef struct Conn Conn;
 typedef enum ConnEvent {
 	CONN_CONNECTED, /* conn_connect succeeded */
 	CONN_TLS_READY, /* the handshake of conn_start_tls is done */
-	CONN_LINE,	/* data, len: one line without CRLF; NUL-terminated behind len */
+	CONN_LINE,      /* data, len: one line without CRLF; NUL-terminated behind len */
 	CONN_LONG_LINE, /* a line passed line_max; once per line, the rest is swallowed */
-	CONN_DATA,	/* data, len: bytes in DATA mode; return what was taken through conn_taken */
-	CONN_DRAINED,	/* output fell below the low watermark */
-	CONN_EOF,	/* the peer closed its sending side; no more input */
-	CONN_TIMEOUT,	/* the deadline of conn_set_deadline passed; it is cleared */
-	CONN_ERROR,	/* data, len: a text; nothing more will come, nothing can be sent */
+	CONN_DATA,    /* data, len: bytes in DATA mode; return what was taken through conn_taken */
+	CONN_DRAINED, /* output fell below the low watermark */
+	CONN_EOF,     /* the peer closed its sending side; no more input */
+	CONN_TIMEOUT, /* the deadline of conn_set_deadline passed; it is cleared */
+	CONN_ERROR,   /* data, len: a text; nothing more will come, nothing can be sent */
 	CONN_EVENTS
 } ConnEvent;
 
@@ -42,11 +42,11 @@ typedef enum ConnEvent {
  * what follows, or as lines after a change of mode); ignored for other events. */
 typedef size_t ConnFn(void *arg, Conn *conn, ConnEvent event, const char *data, size_t len);
 
-typedef struct ConnOptions {
-	size_t line_max;      /* longest line without CRLF, bytes; default 2048 */
-	size_t discard_max;   /* bytes swallowed of one long line before CONN_ERROR; default 64 KiB */
-	size_t write_max;     /* default 256 KiB above what one conn_write brings */
-	size_t write_low;     /* low watermark; default 32 KiB */
+typedef struct ConnOptions { /* 0 keeps the default */
+	size_t line_max;    /* longest line without CRLF, bytes; default 2048 */
+	size_t discard_max; /* bytes swallowed of one long line before CONN_ERROR; default 64 KiB */
+	size_t write_max;   /* default 256 KiB above what one conn_write brings */
+	size_t write_low;   /* low watermark; default 32 KiB */
 } ConnOptions;
 
 /* Takes an accepted descriptor.  `options` NULL: defaults. */
@@ -63,8 +63,8 @@ void conn_free(Conn *conn);
 void conn_finish(Conn *conn, Usec linger);
 
 void conn_set_handler(Conn *conn, ConnFn *fn, void *arg);
-void conn_read_lines(Conn *conn);		/* LINE mode, the mode at the start */
-void conn_read_data(Conn *conn);		/* DATA mode */
+void conn_read_lines(Conn *conn);               /* LINE mode, the mode at the start */
+void conn_read_data(Conn *conn);                /* DATA mode */
 void conn_set_line_max(Conn *conn, size_t max); /* for AUTH lines */
 void conn_pause(Conn *conn);
 void conn_resume(Conn *conn); /* what is buffered is handed up soon, not inside the call */
@@ -81,7 +81,7 @@ void conn_want_drained(Conn *conn);
 void conn_set_deadline(Conn *conn, Deadline deadline);
 
 /* Server or client handshake on the same descriptor after what is queued has been sent; input so
- * far is discarded.  `name`: SNI and, if the context verifies, the name to check (client). */
+ * far is discarded; what is written before CONN_TLS_READY is dropped.  `name`: SNI and, if the context verifies, the name to check (client). */
 void conn_start_tls(Conn *conn, TlsContext *context, bool server, const char *name);
 bool conn_is_tls(const Conn *conn);
 

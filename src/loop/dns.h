@@ -13,10 +13,17 @@
 typedef struct Dns Dns;
 typedef struct DnsQuery DnsQuery;
 
-typedef enum DnsType { DNS_A = 1, DNS_CNAME = 5, DNS_PTR = 12, DNS_MX = 15, DNS_TXT = 16, DNS_AAAA = 28 } DnsType;
+typedef enum DnsType {
+	DNS_A = 1,
+	DNS_CNAME = 5,
+	DNS_PTR = 12,
+	DNS_MX = 15,
+	DNS_TXT = 16,
+	DNS_AAAA = 28
+} DnsType;
 
 typedef enum DnsStatus {
-	DNS_OK,	      /* at least one record of the asked type */
+	DNS_OK,       /* at least one record of the asked type */
 	DNS_NODATA,   /* the name exists without such records */
 	DNS_NXDOMAIN, /* the name does not exist */
 	DNS_TEMP,     /* timeout, SERVFAIL, refused, bogus, malformed */
@@ -24,7 +31,7 @@ typedef enum DnsStatus {
 } DnsStatus;
 
 typedef struct DnsRecord {
-	char *text;	     /* A, AAAA: literal; PTR, CNAME, MX: name with its trailing dot, odd
+	char *text;          /* A, AAAA: literal; PTR, CNAME, MX: name with its trailing dot, odd
 				bytes as \DDD; TXT: the strings joined, a NUL in them as SUB (0x1a) */
 	uint16_t preference; /* MX */
 } DnsRecord;
@@ -34,13 +41,14 @@ typedef struct DnsRecord {
 typedef struct DnsAnswer {
 	DnsStatus status;
 	GPtrArray *records; /* DnsRecord*, of the asked type, in answer order; empty unless OK */
-	bool secure;	    /* validated (DNSSEC) */
+	bool secure;        /* validated (DNSSEC) */
 } DnsAnswer;
 
 typedef struct DnsConfig {
-	GPtrArray *forward; /* char* "host" or "host@port": ask these; empty or NULL: full recursion */
-	bool use_system;    /* take forwarders from /etc/resolv.conf when `forward` is empty */
-	Usec timeout;	    /* for one query, default 5 s */
+	GPtrArray *
+		forward; /* char* "host" or "host@port": ask these; empty or NULL: full recursion */
+	bool use_system; /* take forwarders from /etc/resolv.conf when `forward` is empty */
+	Usec timeout;    /* for one query, default 5 s */
 } DnsConfig;
 
 K_MUST_CHECK Dns *dns_new(Worker *worker, const DnsConfig *config, GError **ret_error);

@@ -16,7 +16,7 @@ K_MUST_CHECK Pool *pool_new(unsigned threads, GError **ret_error);
 /* Finishes the jobs that run, drops those that wait (their `done` fires with ran = false). */
 void pool_free(Pool *pool);
 
-typedef void PoolRunFn(void *arg);		 /* on a pool thread */
+typedef void PoolRunFn(void *arg);            /* on a pool thread */
 typedef void PoolDoneFn(void *arg, bool ran); /* on `reply_to`, exactly once, never inside submit */
 /* Own worker only.  NULL when the queue is full (then `done` never fires). */
 PoolJob *pool_submit(Pool *pool, Worker *reply_to, PoolRunFn *run, PoolDoneFn *done, void *arg);

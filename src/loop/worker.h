@@ -63,8 +63,8 @@ struct Timer {
 	TimerFn *fn;
 	void *arg;
 	struct event *event; /* made at the first timer_set */
-	Deadline at;	     /* 0 = not set */
-	Deadline armed;	     /* when the event fires, at or before `at`; 0 = it sleeps */
+	Deadline at;         /* 0 = not set */
+	Deadline armed;      /* when the event fires, at or before `at`; 0 = it sleeps */
 };
 
 void timer_init(Timer *timer, Worker *worker, TimerFn *fn, void *arg);
