@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Builder specs as JSON: refused with a reason, or made into a message whose lines are whole and
+ * bounded and whose header has no field that was not asked for. */
+#include "fuzz.h"
+
+#include "base/json.h"
+#include "mime/build.h"
+#include "mime/header.h"
+#include "mime/mime.h"
+
+#define MESSAGE_MAX (16 * 1024 * 1024)
+
+static bool
+asked_for(const json_t *spec, const char *name)
+{
+	static const char *const ours[] = {"mime-version", "content-type",
+					   "content-transfer-encoding"};
+	for (size_t i = 0; i < G_N_ELEMENTS(ours); i++)
+		if (strcmp(ours[i], name) == 0)
+			return true;
+	size_t i;
+	json_t *entry;
+	json_array_foreach(json_object_get(spec, "headers"), i, entry)
+	{
+		const char *asked = json_string_value(json_array_get(entry, 0));
+		if (asked != NULL && g_ascii_strcasecmp(asked, name) == 0)
+			return true;
+	}
+	return false;
+}
+
+static void
+check_message(const json_t *spec, const char *text, size_t len)
+{
+	for (size_t at = 0; at < len;) {
+		size_t line = strcspn(text + at, "\r\n");
+		k_assert(line <= 998 && at + line + 2 <= len);
+		k_assert(memcmp(text + at + line, "\r\n", 2) == 0);
+		at += line + 2;
+	}
+	MimeHeader header;
+	k_assert(mime_header_scan(text, len, &header) == MIME_HEADER_OK);
+	k_assert(!header.controls && !header.eight_bit);
+	for (size_t i = 0; i < header.n_fields; i++) {
+		g_autofree char *name = mime_field_name(&header.fields[i]);
+		k_assert(asked_for(spec, name));
+	}
+	mime_header_clear(&header);
+}
+
+int
+LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	mime_init();
+	g_autoptr(json_t) spec = json_parse("fuzz", (const char *)data, size, NULL);
+	if (spec == NULL)
+		return 0;
+	g_autoptr(GError) error = NULL;
+	bool good = mime_build_check(spec, &error);
+	k_assert(good == (error == NULL));
+	g_autoptr(TxBody) body = tx_body_new_builder(spec, NULL);
+	g_autoptr(Blob) text = blob_new_bytes("h\xc3\xa9llo\r\n--x--\r\n", 14);
+	g_autoptr(Blob) binary = blob_new_bytes("\xff\0\r", 3);
+	tx_body_add_part(body, "a", text);
+	tx_body_add_part(body, "b", binary);
+	g_autoptr(GError) second = NULL;
+	g_autoptr(Blob) made = mime_build(body, &second);
+	k_assert((made != NULL) == (second == NULL));
+	if (made == NULL)
+		return 0;
+	k_assert(good);
+	size_t len;
+	g_autofree char *message = blob_to_string(made, MESSAGE_MAX, &len, NULL);
+	k_assert(message != NULL);
+	check_message(spec, message, len);
+	return 0;
+}
