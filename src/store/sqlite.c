@@ -18,7 +18,6 @@
 
 #define SCHEMA_VERSION 1
 #define APPLICATION_ID 0x4b6f754b /* "KouK", in the header of the file */
-#define BUSY_MS        5000       /* another program may hold the file for so long */
 
 /* Pages of the write-ahead log from which on it is written back: when idle, and in any case. */
 #define WAL_PAGES_IDLE 1000
@@ -63,10 +62,24 @@ _Static_assert(G_N_ELEMENTS(SQL_TEXT) == SQL_COUNT, "one text each");
 
 /* ---- errors ---- */
 
+/* Why the write-ahead log could not be written; a full disk has a code of its own, but a quota and
+ * a limit on file sizes have not. */
+static int
+wal_errno(Db *db)
+{
+	sqlite3_file *wal = NULL;
+	int errnum = 0;
+	if (sqlite3_file_control(db->handle, "main", SQLITE_FCNTL_JOURNAL_POINTER, &wal) ==
+		    SQLITE_OK &&
+	    wal != NULL && wal->pMethods != NULL)
+		(void)wal->pMethods->xFileControl(wal, SQLITE_FCNTL_LAST_ERRNO, &errnum);
+	return errnum;
+}
+
 bool
 db_error(Db *db, int rc, const char *what, GError **ret_error)
 {
-	int errnum = (rc & 0xff) == SQLITE_IOERR ? sqlite3_system_errno(db->handle) : 0;
+	int errnum = rc == SQLITE_IOERR_WRITE ? wal_errno(db) : 0;
 	KErrorCode code = K_ERROR_STORE;
 	if ((rc & 0xff) == SQLITE_FULL || errnum == ENOSPC || errnum == EDQUOT || errnum == EFBIG)
 		code = K_ERROR_FULL;
@@ -293,7 +306,7 @@ on_wal(void *arg, sqlite3 *handle, const char *name, int pages)
 }
 
 static bool
-db_start(Db *db, const char *path, GError **ret_error)
+db_start(Db *db, const char *path, Usec busy_wait, GError **ret_error)
 {
 	if (!create_file(path, ret_error) || !take_lock(db, path, ret_error))
 		return false;
@@ -304,7 +317,7 @@ db_start(Db *db, const char *path, GError **ret_error)
 	if (rc != SQLITE_OK)
 		return db_error(db, rc, path, ret_error);
 	(void)sqlite3_extended_result_codes(db->handle, 1);
-	(void)sqlite3_busy_timeout(db->handle, BUSY_MS);
+	(void)sqlite3_busy_timeout(db->handle, (int)(busy_wait / USEC_PER_MS));
 	if (sqlite3_db_readonly(db->handle, "main") != 0)
 		return error_set(ret_error, K_ERROR_STORE, "database %s is read-only", path);
 	if (!check_schema(db, path, ret_error) || !set_up(db, ret_error)) {
@@ -334,7 +347,8 @@ db_open(const StoreConfig *config, GError **ret_error)
 	db->limits.size_max = 0; /* what was accepted is loaded, whatever the limit is today */
 	/* Links are followed, so that two names of one file meet at one lock. */
 	char *real = realpath(given, NULL);
-	bool ok = db_start(db, real != NULL ? real : given, ret_error);
+	Usec busy_wait = config->busy_wait > 0 ? config->busy_wait : STORE_BUSY_WAIT;
+	bool ok = db_start(db, real != NULL ? real : given, busy_wait, ret_error);
 	free(real);
 	if (!ok) {
 		db_close(db);

@@ -20,6 +20,7 @@
 typedef struct Store Store;
 
 #define STORE_QUEUE_MAX 20000 /* jobs waiting, default */
+#define STORE_BUSY_WAIT (5 * USEC_PER_SEC)
 
 /* A body blob of a row.  `name` NULL: the message itself (/body), else a named part. */
 typedef struct StoreBlob {
@@ -56,6 +57,7 @@ typedef struct StoreConfig {
 			    postgresql[+driver]://... is refused with a clear error until supported */
 	unsigned queue_max; /* 0: STORE_QUEUE_MAX */
 	BlobLimits blobs;   /* for bodies that are loaded */
+	Usec busy_wait;	    /* how long another program may hold the file; 0: STORE_BUSY_WAIT */
 } StoreConfig;
 
 /* Opens or creates the database and its schema, takes the lock against a second process, checks
