@@ -43,7 +43,7 @@ typedef enum ConnEvent {
 typedef size_t ConnFn(void *arg, Conn *conn, ConnEvent event, const char *data, size_t len);
 
 typedef struct ConnOptions { /* 0 keeps the default */
-	size_t line_max;    /* longest line without CRLF, bytes; default 2048 */
+	size_t line_max;     /* longest line without CRLF, bytes; default 2048 */
 	size_t discard_max; /* bytes swallowed of one long line before CONN_ERROR; default 64 KiB */
 	size_t write_max;   /* default 256 KiB above what one conn_write brings */
 	size_t write_low;   /* low watermark; default 32 KiB */
@@ -81,7 +81,8 @@ void conn_want_drained(Conn *conn);
 void conn_set_deadline(Conn *conn, Deadline deadline);
 
 /* Server or client handshake on the same descriptor after what is queued has been sent; input so
- * far is discarded; what is written before CONN_TLS_READY is dropped.  `name`: SNI and, if the context verifies, the name to check (client). */
+ * far is discarded; what is written before CONN_TLS_READY is dropped.  `name`: SNI and, if the
+ * context verifies, the name to check (client). */
 void conn_start_tls(Conn *conn, TlsContext *context, bool server, const char *name);
 bool conn_is_tls(const Conn *conn);
 

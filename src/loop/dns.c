@@ -60,6 +60,8 @@ static const char *const options[][2] = {
 	{"num-queries-per-thread:", "1024"},
 	{"edns-buffer-size:", "1232"},
 	{"do-not-query-localhost:", "no"},
+	/* The order of an answer stays; who wants a random one shuffles (RFC 5321 5.1). */
+	{"rrset-roundrobin:", "no"},
 	/* Names of private networks are the business of the resolver asked. */
 	{"unblock-lan-zones:", "yes"},
 	{"insecure-lan-zones:", "yes"},
