@@ -5,7 +5,8 @@
 #include "http/route.h"
 #include "http/server_int.h"
 
-#define DISCARD_MAX (4 * 1024 * 1024) /* body bytes read only to keep the connection usable */
+#define SHORT_BODY  (1024 * 1024)      /* read and dropped, so that the connection stays usable */
+#define DISCARD_MAX (16 * 1024 * 1024) /* dropped at most, so that the answer can be sent */
 
 /* ---- life ---- */
 
@@ -98,6 +99,7 @@ refuse(HttpRequest *request, int status, const char *text)
 	request->answered = true;
 	make_response(request, status, "text/plain; charset=utf-8", g_strdup(text), strlen(text));
 	(void)MHD_add_response_header(request->response, "connection", "close");
+	request->conn->linger = true;
 	return queue_response(request);
 }
 
@@ -137,7 +139,7 @@ body_is_short(const HttpRequest *request)
 {
 	if (http_header(request, "expect") != NULL)
 		return false;
-	return request->framing.encodings > 0 || request->framing.length <= DISCARD_MAX;
+	return request->framing.encodings > 0 || request->framing.length <= SHORT_BODY;
 }
 
 enum MHD_Result
@@ -158,8 +160,10 @@ http_request_begin(HttpRequest *request, struct MHD_Connection *mhd, const char 
 	request->refs++;
 	const HttpServer *server = request->conn->site->server;
 	server->handler(server->arg, request);
-	if (request->answered && !body_is_short(request))
-		return queue_response(request); /* the daemon closes after it */
+	if (request->answered && !body_is_short(request)) {
+		request->conn->linger = true; /* the daemon closes after it */
+		return queue_response(request);
+	}
 	return MHD_YES;
 }
 

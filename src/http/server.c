@@ -65,6 +65,8 @@ conn_close(HttpConn *conn)
 	else
 		site->conns = conn->next;
 	site->n_conns--;
+	if (conn->linger && !site->closing)
+		http_linger(site, conn->fd);
 	if (conn->closed_event != NULL)
 		event_free(conn->closed_event);
 	g_free(conn);
@@ -388,6 +390,8 @@ site_detach(void *arg)
 	}
 	for (int i = 0; i < RUNS_PER_TURN && site->conns != NULL; i++)
 		(void)MHD_run(site->daemon);
+	while (site->lingers != NULL)
+		http_linger_free(site->lingers);
 	MHD_stop_daemon(site->daemon);
 	site->daemon = NULL;
 	g_clear_pointer(&site->run, event_free);

@@ -25,7 +25,10 @@ struct HttpConn {
 	Deadline deadline; /* of HEAD; the others are computed from `since` */
 	HttpRequest *request;
 	struct event *closed_event; /* watches for the client's leaving in WAIT */
+	bool linger;		    /* answered before its request was read */
 };
+
+typedef struct HttpLinger HttpLinger;
 
 /* The part of a server that lives on one worker. */
 struct HttpSite {
@@ -38,6 +41,8 @@ struct HttpSite {
 	struct event *again;  /* the daemon wants to run without waiting */
 	HttpConn *conns;
 	unsigned n_conns;
+	HttpLinger *lingers;
+	unsigned n_lingers;
 	Timer sweep;
 	Usec sweep_every;
 	bool accept_paused; /* out of descriptors */
@@ -101,6 +106,10 @@ struct HttpRequest {
 void http_conn_phase(HttpConn *conn, HttpPhase phase);
 /* Lets the daemon run soon. */
 void http_site_kick(HttpSite *site);
+
+/* linger.c: keeps the socket behind `fd` open until the client has stopped sending, for a while. */
+void http_linger(HttpSite *site, int fd);
+void http_linger_free(HttpLinger *linger);
 
 /* request.c: called by the daemon's callbacks */
 HttpRequest *http_request_new(HttpConn *conn, const char *target);

@@ -73,7 +73,6 @@ find_blob(RestCall *call, Tx *tx)
 static bool
 begin(RestCall *call)
 {
-	const RestHost *host = rest_call_host(call);
 	call->begun = true;
 	Tx *tx = rest_table_find(rest_call_table(call), call->id);
 	if (tx == NULL) {
@@ -82,11 +81,6 @@ begin(RestCall *call)
 	}
 	if (!parse_headers(call))
 		return false;
-	if (host->blobs.size_max != 0 && call->content_length > 0 &&
-	    (uint64_t)call->content_length > host->blobs.size_max) {
-		rest_answer_text(call, 413, "message too large");
-		return false;
-	}
 	call->current = call->if_match != NULL && rest_etag_is(call->if_match, tx->version);
 	Blob *blob = find_blob(call, tx);
 	call->version = tx->version; /* with a body made just now */
@@ -315,6 +309,11 @@ on_body(void *arg, HttpRequest *request, HttpBodyEvent event, const char *data, 
 void
 rest_upload(RestCall *call)
 {
+	uint64_t size_max = rest_call_host(call)->blobs.size_max;
+	if (size_max != 0 && call->content_length > 0 && (uint64_t)call->content_length > size_max) {
+		rest_answer_text(call, 413, "message too large"); /* before it is sent */
+		return;
+	}
 	if (call->owner != call->home)
 		call->piece = g_string_sized_new(
 			call->content_length > 0 && call->content_length < PIECE_MAX
