@@ -367,8 +367,10 @@ busy_reply(SmtpClient *client)
 		return;
 	}
 	pipeline_answered(&client->pipeline);
-	client_pump(client);
+	/* first the delivery: it may want that what is queued is not sent */
 	delivery_on_reply(client->delivery, kind, index, client->reply);
+	if (client->state == CLIENT_BUSY)
+		client_pump(client);
 }
 
 /* The hop does not wait for the end of the message: it will not take it. */

@@ -403,9 +403,10 @@ delivery_on_lost(SmtpDelivery *delivery, const ClientLoss *loss)
 		return;
 	}
 	/* Our own texts say what became of the message, those of the hop are left as they are. */
-	die(delivery, loss->is_reply ? response_new(loss->code, loss->text)
-				     : response_newf(loss->code, "%s (%s)", loss->text,
-						     what_is_known(delivery)));
+	die(delivery,
+	    loss->is_reply || loss->code != 450
+		    ? response_new(loss->code, loss->text)
+		    : response_newf(loss->code, "%s (%s)", loss->text, what_is_known(delivery)));
 }
 
 void

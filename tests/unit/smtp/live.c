@@ -18,6 +18,8 @@
 
 #include "base/json.h"
 
+const char *live_case = "";
+
 /* ---- the backend ---- */
 
 /* Answers by local part: "perm..." 550, "temp..." 450, "hang..." never, else 250; a MAIL FROM the
@@ -368,7 +370,7 @@ wait_readable(int fd)
 {
 	struct pollfd pfd = {.fd = fd, .events = POLLIN};
 	if (poll(&pfd, 1, LIVE_WAIT_MS) != 1)
-		fail_msg("nothing came within %d ms", LIVE_WAIT_MS);
+		fail_msg("%s: nothing came within %d ms", live_case, LIVE_WAIT_MS);
 }
 
 int
@@ -470,5 +472,6 @@ script_expect(int fd, const char *line_prefix)
 {
 	g_autofree char *line = sock_line(fd);
 	if (line == NULL || !g_str_has_prefix(line, line_prefix))
-		fail_msg("got %s, want %s", line != NULL ? line : "(end)", line_prefix);
+		fail_msg("%s: got %s, want %s", live_case, line != NULL ? line : "(end)",
+			 line_prefix);
 }

@@ -15,6 +15,8 @@
 
 #define LIVE_WAIT_MS 5000
 
+extern const char *live_case; /* named when something does not come */
+
 typedef struct LiveMessage {
 	char *from;
 	char *rcpts;  /* accepted ones, each followed by ' ' */
