@@ -54,7 +54,7 @@ assert_clean(const Loaded *loaded)
 
 /* One sender, one chain: what follows goes below `endpoint:`'s only entry. */
 #define SENDER "sender: [{name: a, output_chain: out}]\n"
-#define CHAIN  "  chain: [{filter: sync}]\n"
+#define CHAIN  "  chain: [{filter: rest_output}]\n"
 #define OUT    "endpoint:\n- name: out\n" CHAIN
 
 /* ---- router ---- */
@@ -142,7 +142,7 @@ static const char full_router[] = "global:\n"
 				  "      deadline: ~\n"
 				  "      bug_retry: 1\n"
 				  "    notification: {sender: a}\n"
-				  "  chain: [{filter: sync}]\n"
+				  "  chain: [{filter: rest_output}]\n"
 				  "koukan:\n"
 				  "  workers: 2\n"
 				  "  hostname: mx.example\n"
@@ -227,7 +227,7 @@ test_senders(void **state)
 			  "endpoint:\n"
 			  "- name: out\n"
 			  "  output_handler: {retry_params: {}}\n"
-			  "  chain: [{filter: sync}]\n"
+			  "  chain: [{filter: rest_output}]\n"
 			  "- name: exp\n"
 			  "  chain: [{filter: exploder}]\n");
 	assert_clean(&got);
@@ -385,7 +385,7 @@ static const Row router_rows[] = {
 	{SENDER OUT "- name: out\n" CHAIN,
 	 "t:5:9: error: endpoint 'out' stands twice, first in line 3\n"},
 	{SENDER "endpoint:\n- name: out\n", "t:3:3: error: key 'chain' is missing\n"},
-	{SENDER "endpoint:\n- name: out\n  chain: sync\n",
+	{SENDER "endpoint:\n- name: out\n  chain: rest_output\n",
 	 "t:4:10: error: 'chain' must be a list of filters\n"},
 	{"sender: [{name: a, output_chain: out, retry: always}]\n" OUT,
 	 "t:1:46: warning: 'retry' is 'output_chain' or null; text 'always' means null\n"},
@@ -406,7 +406,7 @@ static const Row router_rows[] = {
 	 "t:1:56: error: sender 'a': the exploder's transactions go to sender 'c', which "
 	 "does not exist\n"},
 	{"sender: [{name: a, output_chain: out, upstream_tag: x, tag: [{name: y}]}]\n"
-	 "endpoint: [{name: out, chain: [{filter: sync}]}]\n",
+	 "endpoint: [{name: out, chain: [{filter: rest_output}]}]\n",
 	 ""},
 	{"sender:\n- name: a\n  output_chain: out\n" EXPLODER,
 	 "t:2:3: error: sender 'a': the exploder in endpoint 'out' would hand recipients to "
@@ -488,11 +488,11 @@ test_chain_problems(void **state)
 				   "  output_handler: {downstream_timeout: soon}\n"
 				   "  chain:\n"
 				   "  - filter: remote_hots\n"
-				   "  - filter: sync\n"
+				   "  - filter: rest_output\n"
 				   "- name: unused\n"
 				   "  chain:\n"
 				   "  - filter: nobody_knows\n"
-				   "  - filter: sync\n";
+				   "  - filter: rest_output\n";
 	Loaded got = load(CONFIG_ROUTER, text);
 	static const struct {
 		unsigned line;
