@@ -378,6 +378,9 @@ test_timers(void **state)
 			worker_test_turn(worker, 0);
 		}
 		run_for(worker, 40 * USEC_PER_MS);
+		/* A busy machine may be late. */
+		for (int late = 0; cases[i].want >= 0 && clocked.fired == 0 && late < 1000; late++)
+			worker_test_turn(worker, 5 * USEC_PER_MS);
 		assert_int_equal(clocked.fired, cases[i].want < 0 ? 0 : 1);
 		assert_true(cases[i].want < 0 || clocked.at - start_at >= cases[i].want);
 		assert_false(timer_is_set(&clocked.timer));
@@ -386,10 +389,11 @@ test_timers(void **state)
 	assert_true(timer_is_set(&clocked.timer));
 	clocked.fired = 0;
 	worker_test_turn(worker, 0);
-	assert_int_equal(clocked.fired, 1);
+	assert_int_equal(clocked.fired, 1); /* the next turn */
 	clocked.clear = true;
 	timer_set_at(&clocked.timer, clock_after(1));
-	run_for(worker, 20 * USEC_PER_MS);
+	for (int late = 0; clocked.fired == 1 && late < 1000; late++)
+		worker_test_turn(worker, 5 * USEC_PER_MS);
 	assert_int_equal(clocked.fired, 2);
 	timer_clear(&clocked.timer); /* twice is fine */
 	timer_set(&clocked.timer, INT64_MAX);
