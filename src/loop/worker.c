@@ -238,8 +238,8 @@ end_orphans(Worker *worker)
 }
 
 /* Work of one worker may post to another, so go round until all are quiet. */
-static void
-workers_drain(Workers *workers)
+void
+workers_settle(Workers *workers)
 {
 	bool any = true;
 	for (unsigned round = 0; any && round < DRAIN_ROUNDS; round++) {
@@ -263,7 +263,7 @@ workers_free(Workers *workers)
 		return;
 	k_assert(current == NULL);
 	workers_stop(workers);
-	workers_drain(workers);
+	workers_settle(workers);
 	for (unsigned i = 0; i < workers->count; i++)
 		worker_destroy(&workers->workers[i]);
 	g_free(workers->workers);

@@ -24,6 +24,10 @@ K_MUST_CHECK Workers *workers_new(unsigned count, GError **ret_error);
 K_MUST_CHECK bool workers_start(Workers *workers, GError **ret_error);
 /* Asks every loop to end after its turn, and joins.  Idempotent. */
 void workers_stop(Workers *workers);
+/* After workers_stop (or when never started), on the caller's thread, as if each worker still ran:
+ * runs what is in inboxes, deferred queues and reap lists until all are empty.  Before the objects
+ * are freed that the posted work is about. */
+void workers_settle(Workers *workers);
 /* After workers_stop (or when never started): runs what is left in inboxes, deferred queues and
  * reap lists on the caller's thread, as if each worker still ran, then frees.  NULL is fine. */
 void workers_free(Workers *workers);

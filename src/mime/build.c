@@ -252,7 +252,7 @@ put_part_fields(Build *b, const Part *part, bool top)
 static bool
 put_part(Build *b, const json_t *list, const char *name, size_t index, bool top)
 {
-	Part part;
+	Part part = {0};
 	if (!read_part(b, list, name, index, &part) || !put_part_fields(b, &part, top))
 		return false;
 	if (b->body == NULL)

@@ -394,12 +394,17 @@ node_free(Node *node)
 	http_server_free(node->gateway_rest.server);
 	if (node->workers != NULL)
 		workers_stop(node->workers);
-	gateway_free(node->gateway);
-	router_free(node->router);
+	/* From here on one thread.  Answers under way reach their askers while those still stand;
+	 * then who asks is freed before who is asked. */
+	store_stop(node->store);
+	pool_free(node->pool);
+	if (node->workers != NULL)
+		workers_settle(node->workers);
 	rest_clear(&node->router_rest);
 	rest_clear(&node->gateway_rest);
+	gateway_free(node->gateway);
+	router_free(node->router);
 	store_close(node->store);
-	pool_free(node->pool);
 	for (unsigned i = 0; node->per_worker != NULL && i < workers_count(node->workers); i++) {
 		http_client_free(node->per_worker[i].http);
 		dns_free(node->per_worker[i].dns);

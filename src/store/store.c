@@ -304,17 +304,24 @@ store_open(const StoreConfig *config, GError **ret_error)
 }
 
 void
+store_stop(Store *store)
+{
+	if (store == NULL || !store->started)
+		return;
+	pthread_mutex_lock(&store->mutex);
+	store->stop = true;
+	pthread_cond_signal(&store->filled);
+	pthread_mutex_unlock(&store->mutex);
+	k_assert(pthread_join(store->thread, NULL) == 0);
+	store->started = false;
+}
+
+void
 store_close(Store *store)
 {
 	if (store == NULL)
 		return;
-	if (store->started) {
-		pthread_mutex_lock(&store->mutex);
-		store->stop = true;
-		pthread_cond_signal(&store->filled);
-		pthread_mutex_unlock(&store->mutex);
-		k_assert(pthread_join(store->thread, NULL) == 0);
-	}
+	store_stop(store);
 	db_close(store->db);
 	pthread_cond_destroy(&store->filled);
 	pthread_mutex_destroy(&store->mutex);
@@ -348,7 +355,8 @@ static void
 submit(Store *store, Job *job)
 {
 	pthread_mutex_lock(&store->mutex);
-	bool full = store->stats.queued >= store->queue_max;
+	bool stopped = store->stop;
+	bool full = stopped || store->stats.queued >= store->queue_max;
 	bool wake = false;
 	if (full) {
 		store->stats.jobs++;
@@ -366,8 +374,11 @@ submit(Store *store, Job *job)
 		pthread_cond_signal(&store->filled);
 	pthread_mutex_unlock(&store->mutex);
 	if (full) {
-		error_set(&job->error, K_ERROR_FULL, "the store has %u jobs waiting",
-			  store->queue_max);
+		if (stopped)
+			error_set(&job->error, K_ERROR_STORE, "the store is closed");
+		else
+			error_set(&job->error, K_ERROR_FULL, "the store has %u jobs waiting",
+				  store->queue_max);
 		worker_post(job->asker, job_answer, job);
 	}
 }

@@ -65,6 +65,9 @@ typedef struct StoreConfig {
  * K_ERROR_CONFIG for an unusable URL or a database of something else, K_ERROR_CONFLICT when
  * another process has it, else K_ERROR_STORE or K_ERROR_IO. */
 K_MUST_CHECK Store *store_open(const StoreConfig *config, GError **ret_error);
+/* Finishes all jobs given so far (their answers are posted); those that come later are answered
+ * K_ERROR_STORE.  By main, also while workers run.  NULL is fine. */
+void store_stop(Store *store);
 /* Finishes all jobs given so far (their answers are posted), closes.  Not on a worker that runs;
  * before workers_free, which runs the answers.  NULL is fine. */
 void store_close(Store *store);
