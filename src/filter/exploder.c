@@ -36,7 +36,7 @@ typedef struct Rcpt {
 	RcptState state;
 	Deadline answer_by; /* ASKING; later of the router's word while storing */
 	bool upgraded;      /* accepted although the next hop has not */
-	bool was_final;     /* its router had given up before it was asked to store */
+	bool was_failed;    /* for good, before it was asked to store: a bounce is wanted */
 	bool storing;       /* retries were enabled, the router's word is awaited */
 	bool refused;       /* the router could not take it over */
 	Response *fallback; /* what to answer then */
@@ -159,24 +159,30 @@ rcpt_ask(Rcpt *rcpt)
 
 /* ---- the message ---- */
 
+static bool
+envelope_failed(const Tx *tx)
+{
+	return response_perm(tx->mail_response) ||
+	       (!response_err(tx->mail_response) && response_perm(tx_rcpt(tx, 0)->response));
+}
+
+static bool
+rcpt_failed_for_good(const Tx *tx)
+{
+	return envelope_failed(tx) ||
+	       (!response_err(tx->mail_response) && response_perm(tx->data_response));
+}
+
 /* Makes it ours; `fallback` (moved) is the answer when the router cannot. */
 static void
 rcpt_store(Rcpt *rcpt, Response *fallback)
 {
 	rcpt->storing = true;
-	rcpt->was_final = rcpt->tx->final_attempt_reason != NULL;
+	rcpt->was_failed = rcpt_failed_for_good(rcpt->tx);
 	rcpt->fallback = fallback;
 	rcpt->answer_by = clock_after(STORE_TIMEOUT);
 	tx_enable_notification(rcpt->tx, NULL);
 	tx_enable_retry(rcpt->tx, NULL);
-}
-
-/* A recipient that was accepted on our own account and has since been refused for good. */
-static bool
-rcpt_failed_for_good(const Tx *tx)
-{
-	return response_perm(tx->mail_response) ||
-	       (!response_err(tx->mail_response) && response_perm(tx_rcpt(tx, 0)->response));
 }
 
 static void
@@ -185,10 +191,9 @@ rcpt_check_stored(Rcpt *rcpt)
 	const Tx *tx = rcpt->tx;
 	if (tx->durable || response_ok(tx->data_response)) {
 		rcpt->verdict = response_new(250, DATA_STORED);
-	} else if (!rcpt->was_final && rcpt_failed_for_good(tx)) {
-		rcpt->verdict = response_new(550, RCPT_FAILED);
-	} else if (!rcpt->was_final && response_perm(tx->data_response)) {
-		rcpt->verdict = response_ref(tx->data_response);
+	} else if (!rcpt->was_failed && rcpt_failed_for_good(tx)) {
+		rcpt->verdict = response_perm(tx->data_response) ? response_ref(tx->data_response)
+								 : response_new(550, RCPT_FAILED);
 	} else if (tx->durable_refused || clock_passed(rcpt->answer_by)) {
 		rcpt->refused = true;
 		rcpt->verdict = g_steal_pointer(&rcpt->fallback);
@@ -205,7 +210,8 @@ rcpt_judge(Rcpt *rcpt, bool late)
 		rcpt_check_stored(rcpt);
 	} else if (response_ok(data)) {
 		rcpt->verdict = response_ref(data);
-	} else if (rcpt->upgraded && rcpt_failed_for_good(rcpt->tx)) {
+	} else if (rcpt->upgraded && envelope_failed(rcpt->tx)) {
+		/* Accepted on our own account and refused for good since. */
 		rcpt->verdict = response_new(550, RCPT_FAILED);
 	} else if (response_perm(data) && !rcpt->upgraded) {
 		rcpt->verdict = response_ref(data);
