@@ -88,24 +88,28 @@ typedef void StoreFn(void *arg, const StoreResult *result);
 /* Errors of jobs: K_ERROR_FULL for a full disk or queue, K_ERROR_STORE when the database fails, and
  * those named below.  `fn` may be NULL.
  *
- * Inserts the row and its blobs (blobs already stored are only referenced) in one transaction.  `row` is moved.
- * K_ERROR_CONFLICT when there is a row of that id. */
+ * Inserts the row and its blobs (blobs already stored are only referenced) in one transaction.
+ * `row` is moved.  K_ERROR_CONFLICT when there is a row of that id. */
 void store_insert(Store *store, StoreRow *row, StoreFn *fn, void *arg);
-/* After an attempt, or when it starts: replaces responses, attempts, next_attempt, leased, version, final_reason (those
- * of `row`; its json, blobs and names are ignored).  K_ERROR_NOT_FOUND when there is no such row.  `row` is moved. */
+/* After an attempt, or when it starts: replaces responses, attempts, next_attempt, leased, version,
+ * final_reason (those of `row`; its json, blobs and names are ignored).  K_ERROR_NOT_FOUND when
+ * there is no such row.  `row` is moved. */
 void store_update(Store *store, StoreRow *row, StoreFn *fn, void *arg);
-/* Takes up to `limit` rows that are due at `now`, neither final nor leased, earliest first; leases them, loads them
- * with their blobs.  A next_attempt of 0 is due at once: its attempt died with its process. */
+/* Takes up to `limit` rows that are due at `now`, neither final nor leased, earliest first; leases
+ * them, loads them with their blobs.  A next_attempt of 0 is due at once: its attempt died with its
+ * process. */
 void store_claim(Store *store, int64_t now, unsigned limit, StoreFn *fn, void *arg);
 /* Reads one row; with_blobs false leaves blobs without content but with their names (blob = NULL).
  * K_ERROR_NOT_FOUND. */
 void store_load(Store *store, const char *id, bool with_blobs, StoreFn *fn, void *arg);
-/* A finished blob of another transaction, by reference: name NULL is the body.  K_ERROR_NOT_FOUND. */
+/* A finished blob of another transaction, by reference: name NULL is the body.
+ * K_ERROR_NOT_FOUND. */
 void store_reuse(Store *store, const char *id, const char *name, StoreFn *fn, void *arg);
 /* Marks a row that is not leased and not final as final with that reason; K_ERROR_NOT_FOUND,
  * K_ERROR_CONFLICT when it is leased; nothing happens (no error) when it is final. */
 void store_cancel(Store *store, const char *id, const char *reason, StoreFn *fn, void *arg);
-/* Deletes final rows last updated before `before` (unix seconds) and blobs without references, at most `limit` rows. */
+/* Deletes final rows last updated before `before` (unix seconds) and blobs without references, at
+ * most `limit` rows. */
 void store_collect(Store *store, int64_t before, unsigned limit, StoreFn *fn, void *arg);
 
 /* For metrics and tests; any thread. */
