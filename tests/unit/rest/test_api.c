@@ -20,6 +20,7 @@ static int
 set_up(void **state)
 {
 	(void)state;
+	world.service = "http://service/x";
 	world_open();
 	return 0;
 }

@@ -30,6 +30,7 @@ typedef struct World {
 	HttpClient *client; /* on worker 0 */
 	uint16_t port;
 	char *base;
+	const char *service; /* service_uri; NULL: `base` */
 	GPtrArray *lives[WORKERS];
 	atomic_int completed;	    /* calls of host.complete */
 	atomic_int complete_status; /* what it answers; 0: 200 */
@@ -279,7 +280,7 @@ reply_clear(Reply *reply)
 }
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Reply, reply_clear)
 
-static void
+static inline void
 on_replied(void *arg, const HttpResult *result)
 {
 	Reply *reply = arg;
@@ -293,7 +294,7 @@ on_replied(void *arg, const HttpResult *result)
 	latch_open(&reply->done);
 }
 
-static void
+static inline void
 start_ask(void *arg)
 {
 	Reply *reply = arg;
@@ -304,7 +305,7 @@ start_ask(void *arg)
 
 /* `headers`: name, value, ..., NULL.  Each request comes on a connection of its own, so that any
  * worker may get it. */
-static void
+static inline void
 ask_bytes(Reply *reply, const char *method, const char *path, const char *const *headers,
 	  const char *body, size_t len)
 {
@@ -333,7 +334,7 @@ ask_bytes(Reply *reply, const char *method, const char *path, const char *const 
 
 #define HEADERS(...) ((const char *const[]){__VA_ARGS__, NULL})
 
-static void
+static inline void
 ask(Reply *reply, const char *method, const char *path, const char *const *headers,
     const char *body)
 {
@@ -349,7 +350,7 @@ typedef struct Touch {
 	bool found;
 } Touch;
 
-static void
+static inline void
 touch_run(void *arg)
 {
 	Touch *touch = arg;
@@ -360,7 +361,7 @@ touch_run(void *arg)
 		touch->fn(tx, touch->arg);
 }
 
-static bool
+static inline bool
 with_tx(const char *id, void (*fn)(Tx *tx, void *arg), void *arg)
 {
 	Touch touch = {id, fn, arg, false};
@@ -425,7 +426,9 @@ world_open(void)
 	k_assert(world.server != NULL);
 	world.port = http_server_port(world.server);
 	world.base = g_strdup_printf("http://127.0.0.1:%u", world.port);
-	world.host.uris = (TxUris){.session_uri = world.base, .service_uri = "http://service/x"};
+	world.host.uris = (TxUris){.session_uri = world.base, .service_uri = world.service};
+	if (world.service == NULL)
+		world.host.uris.service_uri = world.base;
 	k_assert(workers_start(world.workers, NULL));
 	on_worker(workers_get(world.workers, 0), make_client, NULL);
 }
