@@ -97,20 +97,24 @@ job_free(Job *job)
 	g_free(job);
 }
 
-/* On the worker that asked. */
+/* On the worker that asked: the answers of one group. */
 static void
-job_answer(void *arg)
+answer_jobs(void *arg)
 {
-	Job *job = arg;
-	const StoreResult result = {
-		.error = job->error,
-		.rows = job->rows,
-		.next_due = job->next_due,
-		.damaged = job->damaged,
-	};
-	if (job->fn != NULL)
-		job->fn(job->arg, &result);
-	job_free(job);
+	Job *next = arg;
+	while (next != NULL) {
+		Job *job = next;
+		next = job->next;
+		const StoreResult result = {
+			.error = job->error,
+			.rows = job->rows,
+			.next_due = job->next_due,
+			.damaged = job->damaged,
+		};
+		if (job->fn != NULL)
+			job->fn(job->arg, &result);
+		job_free(job);
+	}
 }
 
 /* ---- the thread: one group of jobs, one commit ---- */
@@ -225,13 +229,35 @@ count_group(StoreStats *stats, const Job *jobs, unsigned commits)
 	}
 }
 
+/* Takes the jobs of the first one's asker out of the list, in their order. */
+static Job *
+take_of_one_asker(Job **jobs)
+{
+	Job *taken = *jobs;
+	Worker *asker = taken->asker;
+	Job **last = &taken->next, **rest = jobs;
+	for (Job *job = taken->next, *next; job != NULL; job = next) {
+		next = job->next;
+		if (job->asker == asker) {
+			*last = job;
+			last = &job->next;
+		} else {
+			*rest = job;
+			rest = &job->next;
+		}
+	}
+	*last = NULL;
+	*rest = NULL;
+	return taken;
+}
+
+/* One message to each worker; it may free its jobs at once. */
 static void
 post_answers(Job *jobs)
 {
 	while (jobs != NULL) {
-		Job *job = jobs;
-		jobs = job->next; /* the worker may free it at once */
-		worker_post(job->asker, job_answer, job);
+		Job *taken = take_of_one_asker(&jobs);
+		worker_post(taken->asker, answer_jobs, taken);
 	}
 }
 
@@ -379,7 +405,7 @@ submit(Store *store, Job *job)
 		else
 			error_set(&job->error, K_ERROR_FULL, "the store has %u jobs waiting",
 				  store->queue_max);
-		worker_post(job->asker, job_answer, job);
+		worker_post(job->asker, answer_jobs, job);
 	}
 }
 
