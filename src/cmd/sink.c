@@ -1,0 +1,383 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* koukan sink: an SMTP server that takes and prints (or stores) every message, and refuses or
+ * hangs where the address says so.  One worker; the main thread waits for a signal. */
+#include <dirent.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/error.h"
+#include "base/json.h"
+#include "base/text.h"
+#include "cmd/cmd.h"
+#include "loop/listen.h"
+#include "smtp/session.h"
+
+#define SHOWN_MAX   10000                 /* bytes of a message that is printed line by line */
+#define MESSAGE_MAX (256 * 1024 * 1024)   /* bytes */
+#define HANG        (3600 * USEC_PER_SEC) /* what "timeout" addresses wait */
+
+typedef struct Sink {
+	const char *host, *dir;
+	uint16_t port;
+	bool json, quiet;
+	Workers *workers;
+	SmtpServiceConf conf;
+	SmtpSessions *sessions;
+	uint64_t count; /* messages so far; the worker's */
+} Sink;
+
+/* ---- output ---- */
+
+static json_t *
+envelope_json(const Sink *sink, const Tx *tx)
+{
+	json_t *rcpts = json_array(), *params = json_array();
+	const char *helo = json_get_str(tx->smtp_meta, "ehlo_host");
+	for (size_t i = 0; i < tx_rcpt_count(tx); i++) {
+		if (response_ok(tx_rcpt(tx, i)->response))
+			json_array_append_new(rcpts, json_string(tx_rcpt(tx, i)->to->addr));
+	}
+	for (size_t i = 0; i < tx->mail_from->n_params; i++) {
+		const EsmtpParam *param = &tx->mail_from->params[i];
+		json_array_append_new(params,
+				      json_sprintf("%s%s%s", param->keyword,
+						   param->value != NULL ? "=" : "",
+						   param->value != NULL ? param->value : ""));
+	}
+	return json_pack("{s:I, s:s, s:o, s:o, s:I, s:s, s:s}", "number", (json_int_t)sink->count,
+			 "mail_from", tx->mail_from->addr, "mail_params", params, "rcpt_to", rcpts,
+			 "bytes", (json_int_t)blob_len(tx->body->raw), "helo",
+			 helo != NULL ? helo : "", "peer", tx->remote_host->host);
+}
+
+static bool
+write_file(const char *dir, const char *name, const void *data, size_t len, GError **ret_error)
+{
+	g_autofree char *path = g_build_filename(dir, name, NULL);
+	g_autofree char *tmp = g_strdup_printf("%s/.%s.tmp", dir, name);
+	FILE *file = fopen(tmp, "we");
+	if (file == NULL)
+		return error_set_errno(ret_error, K_ERROR_IO, errno, "%s", tmp);
+	bool ok = fwrite(data, 1, len, file) == len;
+	int errnum = errno;
+	if (fclose(file) != 0 && ok) {
+		ok = false;
+		errnum = errno;
+	}
+	if (ok && rename(tmp, path) == 0)
+		return true;
+	if (ok)
+		errnum = errno;
+	(void)unlink(tmp);
+	return error_set_errno(ret_error, K_ERROR_IO, errnum, "%s", path);
+}
+
+static bool
+store(const Sink *sink, const json_t *envelope, const char *body, size_t len, GError **ret_error)
+{
+	g_autofree char *eml = g_strdup_printf("%06" G_GUINT64_FORMAT ".eml", sink->count);
+	g_autofree char *json = g_strdup_printf("%06" G_GUINT64_FORMAT ".json", sink->count);
+	g_autofree char *text = json_print(envelope);
+	/* the envelope last: who sees it finds the message, too */
+	return write_file(sink->dir, eml, body, len, ret_error) &&
+	       write_file(sink->dir, json, text, strlen(text), ret_error);
+}
+
+static void
+print_body(GString *out, const char *body, size_t len)
+{
+	const char *end = body + len;
+	while (body < end) {
+		const char *stop = memchr(body, '\n', (size_t)(end - body));
+		size_t line = stop != NULL ? (size_t)(stop - body) : (size_t)(end - body);
+		size_t shown = line > 0 && body[line - 1] == '\r' ? line - 1 : line;
+		g_autofree char *text = text_escape(body, shown, SHOWN_MAX);
+		g_string_append_printf(out, "> %s\n", text);
+		body += line + (stop != NULL ? 1 : 0);
+	}
+}
+
+static void
+print_text(const Sink *sink, const Tx *tx, const char *body, size_t len)
+{
+	GString *out = g_string_new(NULL);
+	const char *helo = json_get_str(tx->smtp_meta, "ehlo_host");
+	g_string_append_printf(out, "message %" G_GUINT64_FORMAT " from %s helo %s\n", sink->count,
+			       tx->remote_host->host, helo != NULL ? helo : "");
+	g_string_append_printf(out, "mail_from %s\n", tx->mail_from->addr);
+	for (size_t i = 0; i < tx_rcpt_count(tx); i++) {
+		if (response_ok(tx_rcpt(tx, i)->response))
+			g_string_append_printf(out, "rcpt_to %s\n", tx_rcpt(tx, i)->to->addr);
+	}
+	if (len < SHOWN_MAX)
+		print_body(out, body, len);
+	g_string_append_printf(out, "%zu bytes\n", len);
+	(void)fwrite(out->str, 1, out->len, stdout);
+	(void)fflush(stdout);
+	g_string_free(out, TRUE);
+}
+
+static void
+print_json(json_t *envelope, const char *body, size_t len)
+{
+	if (g_utf8_validate(body, (gssize)len, NULL))
+		(void)json_object_set_new(envelope, "body", json_stringn(body, len));
+	g_autofree char *text = json_print(envelope);
+	(void)printf("%s\n", text);
+	(void)fflush(stdout);
+}
+
+static Response *
+take_message(Sink *sink, const Tx *tx)
+{
+	g_autoptr(GError) error = NULL;
+	size_t len = 0;
+	g_autofree char *body = blob_to_string(tx->body->raw, MESSAGE_MAX, &len, &error);
+	if (body == NULL) {
+		(void)fprintf(stderr, "koukan sink: %s\n", error->message);
+		return response_new(451, "4.3.0 could not read the message back");
+	}
+	sink->count++;
+	g_autoptr(json_t) envelope = envelope_json(sink, tx);
+	if (sink->dir != NULL && !store(sink, envelope, body, len, &error)) {
+		(void)fprintf(stderr, "koukan sink: %s\n", error->message);
+		return response_new(452, "4.3.1 could not store the message");
+	}
+	if (sink->json)
+		print_json(envelope, body, len);
+	else if (!sink->quiet)
+		print_text(sink, tx, body, len);
+	return response_new(250, "Message accepted for delivery");
+}
+
+/* ---- the port: answers by the recipient's address ---- */
+
+typedef struct SinkPort {
+	TxPort port; /* first */
+	Sink *sink;
+	Tx *tx;
+	TxWatch watch;
+	size_t rcpts; /* answered, or left to hang */
+	bool body;    /* the same */
+} SinkPort;
+
+static void
+answer_rcpts(SinkPort *port)
+{
+	Tx *tx = port->tx;
+	for (; port->rcpts < tx_rcpt_count(tx); port->rcpts++) {
+		const char *addr = tx_rcpt(tx, port->rcpts)->to->addr;
+		if (g_str_has_prefix(addr, "rcpttimeout"))
+			continue;
+		Response *response = g_str_has_prefix(addr, "rcpttemp")
+					     ? response_new(450, "rcpt temp")
+				     : g_str_has_prefix(addr, "rcptperm")
+					     ? response_new(550, "rcpt perm")
+					     : response_new(250, "OK");
+		(void)tx_answer_rcpt(tx, port->rcpts, response);
+	}
+}
+
+static void
+answer_data(SinkPort *port)
+{
+	Tx *tx = port->tx;
+	const char *addr = tx_rcpt_count(tx) == 1 ? tx_rcpt(tx, 0)->to->addr : "";
+	port->body = true;
+	if (g_str_has_prefix(addr, "datatimeout"))
+		return;
+	if (g_str_has_prefix(addr, "datatemp"))
+		(void)tx_answer_data(tx, response_new(450, "data temp"));
+	else if (g_str_has_prefix(addr, "dataperm"))
+		(void)tx_answer_data(tx, response_new(550, "data perm"));
+	else
+		(void)tx_answer_data(tx, take_message(port->sink, tx));
+}
+
+static void
+on_tx(void *arg, Tx *tx)
+{
+	SinkPort *port = arg;
+	if (tx->cancelled)
+		return;
+	if (tx->mail_response == NULL)
+		(void)tx_answer_mail(tx, response_new(250, "ok"));
+	answer_rcpts(port);
+	if (!port->body && tx_body_ready(tx))
+		answer_data(port);
+}
+
+static void
+sink_port_stop(TxPort *base)
+{
+	SinkPort *port = (SinkPort *)base;
+	tx_unwatch(&port->watch);
+	tx_unref(port->tx);
+	g_free(port);
+}
+
+static const TxPortOps sink_port_ops = {.name = "sink", .stop = sink_port_stop};
+
+static TxPort *
+take(void *arg, Worker *worker, Tx *tx)
+{
+	SinkPort *port = g_new0(SinkPort, 1);
+	(void)worker;
+	port->port.ops = &sink_port_ops;
+	port->sink = arg;
+	port->tx = tx_ref(tx);
+	tx_watch(tx, &port->watch, on_tx, port);
+	tx_touch(tx); /* what is there already */
+	return &port->port;
+}
+
+/* ---- the program ---- */
+
+static void
+on_accept(void *arg, Worker *worker, int fd, const NetAddr *peer)
+{
+	Sink *sink = arg;
+	(void)worker;
+	(void)peer;
+	smtp_sessions_accept(sink->sessions, fd);
+}
+
+/* Numbers go on behind what is in the folder already. */
+static bool
+open_dir(Sink *sink, GError **ret_error)
+{
+	if (g_mkdir_with_parents(sink->dir, 0755) != 0)
+		return error_set_errno(ret_error, K_ERROR_IO, errno, "%s", sink->dir);
+	DIR *dir = opendir(sink->dir);
+	if (dir == NULL)
+		return error_set_errno(ret_error, K_ERROR_IO, errno, "%s", sink->dir);
+	for (const struct dirent *entry; (entry = readdir(dir)) != NULL;) {
+		uint64_t number = 0;
+		size_t digits = strspn(entry->d_name, "0123456789");
+		if (text_parse_u64(entry->d_name, digits, UINT32_MAX, &number) &&
+		    number > sink->count)
+			sink->count = number;
+	}
+	(void)closedir(dir);
+	return true;
+}
+
+static void
+free_sessions(void *arg)
+{
+	Sink *sink = arg;
+	smtp_sessions_free(sink->sessions);
+	sink->sessions = NULL;
+}
+
+static bool
+run(Sink *sink, const sigset_t *until, GError **ret_error)
+{
+	int got = 0;
+	if (sink->dir != NULL && !open_dir(sink, ret_error))
+		return false;
+	sink->workers = workers_new(1, ret_error);
+	if (sink->workers == NULL)
+		return false;
+	sink->sessions = smtp_sessions_new(workers_get(sink->workers, 0), &sink->conf);
+	Listener *listener = NULL;
+	if (workers_start(sink->workers, ret_error))
+		listener = listener_open(sink->workers, sink->host, sink->port, on_accept, sink,
+					 ret_error);
+	if (listener != NULL) {
+		bool v6 = strchr(sink->host, ':') != NULL;
+		(void)printf("listening on %s%s%s:%u\n", v6 ? "[" : "", sink->host, v6 ? "]" : "",
+			     (unsigned)listener_port(listener));
+		(void)fflush(stdout);
+		while (sigwait(until, &got) != 0)
+			;
+		listener_free(listener);
+	}
+	worker_post(workers_get(sink->workers, 0), free_sessions, sink);
+	workers_stop(sink->workers);
+	workers_free(sink->workers);
+	return listener != NULL;
+}
+
+static void
+usage(FILE *out)
+{
+	(void)fputs(
+		"usage: koukan sink PORT [--host H] [--json] [--dir D] [--quiet]\n\n"
+		"Takes every message sent to PORT (0: any free port) and prints it.\n"
+		"  --host H   address to listen on (127.0.0.1)\n"
+		"  --json     one JSON object a line instead of text\n"
+		"  --dir D    stores each message as D/NNNNNN.eml and its envelope as D/NNNNNN.json\n"
+		"  --quiet    prints no messages (nothing but the address)\n\n"
+		"Recipients that begin with rcpttemp, rcptperm or rcpttimeout are refused or never\n"
+		"answered at RCPT; a single recipient that begins with datatemp, dataperm or\n"
+		"datatimeout likewise behind the message.\n",
+		out);
+}
+
+static bool
+parse(Sink *sink, int argc, char **argv)
+{
+	const char *port = NULL;
+	uint64_t number = 0;
+	for (int i = 1; i < argc; i++) {
+		const char *arg = argv[i];
+		bool more = i + 1 < argc;
+		if (strcmp(arg, "--json") == 0)
+			sink->json = true;
+		else if (strcmp(arg, "--quiet") == 0)
+			sink->quiet = true;
+		else if (strcmp(arg, "--dir") == 0 && more)
+			sink->dir = argv[++i];
+		else if (strcmp(arg, "--host") == 0 && more)
+			sink->host = argv[++i];
+		else if (arg[0] != '-' && port == NULL)
+			port = arg;
+		else
+			return false;
+	}
+	if (port == NULL || !text_parse_u64(port, strlen(port), UINT16_MAX, &number))
+		return false;
+	sink->port = (uint16_t)number;
+	return true;
+}
+
+int
+cmd_sink(int argc, char **argv)
+{
+	Sink sink = {.host = "127.0.0.1"};
+	g_autoptr(GError) error = NULL;
+	char hostname[256] = "localhost";
+	sigset_t until;
+	if (argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
+		usage(stdout);
+		return 0;
+	}
+	if (!parse(&sink, argc, argv)) {
+		usage(stderr);
+		return 2;
+	}
+	/* before there are threads, so that only sigwait gets them */
+	(void)sigemptyset(&until);
+	(void)sigaddset(&until, SIGINT);
+	(void)sigaddset(&until, SIGTERM);
+	(void)pthread_sigmask(SIG_BLOCK, &until, NULL);
+	(void)gethostname(hostname, sizeof(hostname) - 1);
+
+	smtp_service_conf_init(&sink.conf);
+	sink.conf.hostname = hostname;
+	sink.conf.greeting = "ESMTP koukan fake smtpd";
+	sink.conf.rcpt_timeout = sink.conf.data_timeout = HANG;
+	sink.conf.limits.message_max = MESSAGE_MAX;
+	sink.conf.take = take;
+	sink.conf.arg = &sink;
+	if (!run(&sink, &until, &error)) {
+		(void)fprintf(stderr, "koukan sink: %s\n", error->message);
+		return 1;
+	}
+	return 0;
+}
