@@ -78,8 +78,10 @@ take_domain(const char **cursor)
 	return true;
 }
 
+/* White space and comments may stand around the '@' when `spaced`; *ret_addr (may be NULL) has
+ * none. */
 static const char *
-take_addr_spec(const char **cursor)
+take_addr_spec(const char **cursor, bool spaced, char **ret_addr)
 {
 	const char *p = *cursor;
 	if (*p == '"') {
@@ -88,11 +90,20 @@ take_addr_spec(const char **cursor)
 	} else if (!take_dot_atom(&p)) {
 		return "bad local part";
 	}
+	const char *local_end = p;
+	if (spaced && !mime_skip_cfws(&p))
+		return "comment without end";
 	if (*p != '@')
 		return "address without domain";
 	p++;
+	if (spaced && !mime_skip_cfws(&p))
+		return "comment without end";
+	const char *domain = p;
 	if (!take_domain(&p))
 		return "bad domain";
+	if (ret_addr != NULL)
+		*ret_addr = g_strdup_printf("%.*s@%.*s", (int)(local_end - *cursor), *cursor,
+					    (int)(p - domain), domain);
 	*cursor = p;
 	return NULL;
 }
@@ -100,7 +111,7 @@ take_addr_spec(const char **cursor)
 bool
 mime_addr_spec_ok(const char *text)
 {
-	return take_addr_spec(&text) == NULL && *text == '\0';
+	return take_addr_spec(&text, false, NULL) == NULL && *text == '\0';
 }
 
 static void
@@ -112,13 +123,14 @@ addr_free(gpointer data)
 	g_free(a);
 }
 
+/* `addr` is moved. */
 static void
-add_addr(MimeAddrs *out, const char *name, const char *addr, size_t len)
+add_addr(MimeAddrs *out, const char *name, char *addr)
 {
 	MimeAddr *a = g_new0(MimeAddr, 1);
 	a->name = g_strdup(name != NULL ? name : "");
 	a->no_name = name == NULL;
-	a->addr = g_strndup(addr, len);
+	a->addr = addr;
 	g_ptr_array_add(out->list, a);
 }
 
@@ -165,17 +177,16 @@ take_angle(const char **cursor, const char *name, MimeAddrs *out)
 		return "empty address";
 	if (**cursor == '@')
 		return "source route";
-	const char *start = *cursor;
-	const char *fault = take_addr_spec(cursor);
+	g_autofree char *addr = NULL;
+	const char *fault = take_addr_spec(cursor, true, &addr);
 	if (fault != NULL)
 		return fault;
-	size_t len = (size_t)(*cursor - start);
 	if (!mime_skip_cfws(cursor))
 		return "comment without end";
 	if (**cursor != '>')
 		return "missing '>'";
 	++*cursor;
-	add_addr(out, name, start, len);
+	add_addr(out, name, g_steal_pointer(&addr));
 	return mime_skip_cfws(cursor) ? NULL : "comment without end";
 }
 
@@ -184,9 +195,10 @@ static const char *
 take_mailbox(const char **cursor, MimeAddrs *out, bool *ret_group)
 {
 	const char *start = *cursor;
-	const char *fault = take_addr_spec(cursor);
+	char *addr = NULL;
+	const char *fault = take_addr_spec(cursor, true, &addr);
 	if (fault == NULL) {
-		add_addr(out, NULL, start, (size_t)(*cursor - start));
+		add_addr(out, NULL, addr);
 		return mime_skip_cfws(cursor) ? NULL : "comment without end";
 	}
 	*cursor = start;
@@ -234,7 +246,8 @@ static void
 take_comma(const char **cursor, MimeAddrs *out)
 {
 	const char *p = ++*cursor;
-	if (!mime_skip_cfws(&p) || *p == ',' || *p == '\0' || *p == ';')
+	/* A comma at the very end is common and harmless. */
+	if (!mime_skip_cfws(&p) || *p == ',' || *p == ';')
 		note_fault(out, "empty list element");
 }
 

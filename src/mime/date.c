@@ -77,20 +77,19 @@ is_weekday(const char *text)
 }
 
 /* "6-Mar-2024" becomes three tokens. */
-static bool
+static void
 split_dashes(Tokens *t, unsigned at)
 {
 	if (at >= t->n || strchr(t->text[at], '-') == NULL || t->n + 2 > TOKENS_MAX)
-		return true;
+		return;
 	g_auto(GStrv) parts = g_strsplit(t->text[at], "-", 4);
 	if (g_strv_length(parts) != 3)
-		return true;
+		return;
 	for (unsigned i = t->n; i > at + 1; i--)
 		memcpy(t->text[i + 1], t->text[i - 1], TOKEN_MAX);
 	for (unsigned i = 0; i < 3; i++)
 		g_strlcpy(t->text[at + i], parts[i], TOKEN_MAX);
 	t->n += 2;
-	return true;
 }
 
 static int
@@ -189,6 +188,18 @@ calendar(const Tokens *t, unsigned at, Parts *out)
 	return out->day <= month_days(out->year, out->month);
 }
 
+/* "Mar 06 10:42:31 2024" (what asctime writes) becomes "Mar 06 2024 10:42:31". */
+static void
+swap_asctime(Tokens *t, unsigned at)
+{
+	char year[TOKEN_MAX];
+	if (strchr(t->text[at + 2], ':') == NULL || strchr(t->text[at + 3], ':') != NULL)
+		return;
+	memcpy(year, t->text[at + 3], TOKEN_MAX);
+	memcpy(t->text[at + 3], t->text[at + 2], TOKEN_MAX);
+	memcpy(t->text[at + 2], year, TOKEN_MAX);
+}
+
 bool
 mime_date_parse(const char *text, MimeDate *ret_date)
 {
@@ -196,8 +207,10 @@ mime_date_parse(const char *text, MimeDate *ret_date)
 	if (!split(text, &t) || t.n == 0)
 		return false;
 	unsigned at = is_weekday(t.text[0]) && month_of(t.text[0]) < 0 ? 1 : 0;
-	if (!split_dashes(&t, at) || t.n < at + 4)
+	split_dashes(&t, at);
+	if (t.n < at + 4)
 		return false;
+	swap_asctime(&t, at);
 	Parts parts;
 	if (!calendar(&t, at, &parts) || !clock_time(t.text[at + 3], &parts))
 		return false;

@@ -8,6 +8,8 @@ mime_header_end(const char *data, size_t len)
 {
 	if (len > MIME_HEADER_BLOCK_MAX)
 		len = MIME_HEADER_BLOCK_MAX;
+	if (len == 0) /* then data may be NULL */
+		return 0;
 	const char *end = memmem(data, len, "\r\n\r\n", 4);
 	return end != NULL ? (size_t)(end - data) + 4 : 0;
 }

@@ -258,7 +258,7 @@ join_pieces(GPtrArray *pieces, const char *name)
 }
 
 static void
-join_params(GPtrArray *pieces, GPtrArray *params)
+join_params(GPtrArray *pieces, GPtrArray *params, const char **fault)
 {
 	for (unsigned i = 0; i < pieces->len; i++) {
 		const Piece *piece = (const Piece *)g_ptr_array_index(pieces, i);
@@ -267,13 +267,45 @@ join_params(GPtrArray *pieces, GPtrArray *params)
 			const MimeParam *seen = (const MimeParam *)g_ptr_array_index(params, j);
 			known = strcmp(seen->name, piece->name) == 0;
 		}
-		if (known)
+		if (known) {
+			if (!piece->sectioned)
+				*fault = "parameter given twice";
 			continue;
+		}
 		MimeParam *param = g_new0(MimeParam, 1);
 		param->name = mime_decode_text(piece->name);
 		param->value = join_pieces(pieces, piece->name);
 		g_ptr_array_add(params, param);
 	}
+}
+
+/* "token" or "token/token", blanks and comments around the slash left out; "" when it is not
+ * that. */
+static char *
+take_head(const char **cursor, bool slash)
+{
+	const char *p = *cursor;
+	GString *out = g_string_new(NULL);
+	for (int part = 0; part < 1 + slash; part++) {
+		const char *start = p;
+		while (is_token_byte((unsigned char)*p))
+			p++;
+		g_string_append_len(out, start, p - start);
+		bool good = p > start;
+		if (good && slash && part == 0) {
+			good = mime_skip_cfws(&p) && *p == '/';
+			p += good;
+			good = good && mime_skip_cfws(&p);
+			g_string_append_c(out, '/');
+		}
+		if (!good || (part == slash && *p == '/')) {
+			g_string_truncate(out, 0);
+			break;
+		}
+	}
+	*cursor = p;
+	g_string_ascii_down(out);
+	return g_string_free(out, FALSE);
 }
 
 void
@@ -283,21 +315,12 @@ mime_value_parse(const char *text, bool slash, MimeValue *ret_value)
 	const char *p = text;
 	if (!mime_skip_cfws(&p))
 		v.fault = "comment without end";
-	const char *start = p;
-	while (is_token_byte((unsigned char)*p) || (slash && *p == '/'))
-		p++;
-	v.value = g_ascii_strdown(start, (gssize)(p - start));
-	const char *first = strchr(v.value, '/');
-	bool good = !slash ? *v.value != '\0'
-			   : first != NULL && first != v.value && first[1] != '\0' &&
-				     strchr(first + 1, '/') == NULL;
-	if (!good) {
+	v.value = take_head(&p, slash);
+	if (*v.value == '\0')
 		v.fault = "bad value";
-		v.value[0] = '\0';
-	}
 	g_autoptr(GPtrArray) pieces = g_ptr_array_new_with_free_func(piece_free);
 	take_pieces(p, pieces, &v.fault);
-	join_params(pieces, v.params);
+	join_params(pieces, v.params, &v.fault);
 	*ret_value = v;
 }
 
