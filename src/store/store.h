@@ -32,32 +32,33 @@ typedef struct StoreBlob {
 typedef struct StoreRow {
 	char *id;
 	char *sender, *tag;   /* tag may be NULL */
-	char *json;	      /* requests, TX_JSON_STORE text */
-	char *builder;	      /* message-builder spec text, or NULL */
+	char *json;           /* requests, TX_JSON_STORE text */
+	char *builder;        /* message-builder spec text, or NULL */
 	char *responses;      /* answers of the newest attempt, TX_JSON_ATTEMPT text, or NULL */
 	char *mail_from;      /* for operators: envelope sender */
-	char *rcpt;	      /* for operators: first recipient */
+	char *rcpt;           /* for operators: first recipient */
 	int64_t creation;     /* unix seconds */
 	int64_t last_update;  /* unix seconds; set by the store */
 	int64_t next_attempt; /* unix seconds; 0: none planned */
-	int attempts;	      /* attempts started so far */
-	bool leased;	      /* a running process works on it */
+	int attempts;         /* attempts started so far */
+	bool leased;          /* a running process works on it */
 	uint64_t version;     /* the etag survives a restart */
 	char *final_reason;   /* NULL: not final */
 	GPtrArray *blobs;     /* StoreBlob*, may be empty */
 } StoreRow;
 
 StoreRow *store_row_new(void);
-void store_row_free(StoreRow *row); /* NULL is fine */
+void store_row_free(StoreRow *row);                                   /* NULL is fine */
 void store_row_add_blob(StoreRow *row, const char *name, Blob *blob); /* counted */
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(StoreRow, store_row_free)
 
 typedef struct StoreConfig {
-	const char *url; /* sqlite:///relative, sqlite:////absolute, sqlite+pysqlite:///..., a bare path;
-			    postgresql[+driver]://... is refused with a clear error until supported */
+	const char *url; /* sqlite:///relative, sqlite:////absolute, sqlite+pysqlite:///..., a bare
+			    path; postgresql[+driver]://... is refused with a clear error until
+			    supported */
 	unsigned queue_max; /* 0: STORE_QUEUE_MAX */
 	BlobLimits blobs;   /* for bodies that are loaded */
-	Usec busy_wait;	    /* how long another program may hold the file; 0: STORE_BUSY_WAIT */
+	Usec busy_wait;     /* how long another program may hold the file; 0: STORE_BUSY_WAIT */
 } StoreConfig;
 
 /* Opens or creates the database and its schema, takes the lock against a second process, checks
@@ -78,10 +79,10 @@ void store_close(Store *store);
  * g_ptr_array_steal_*.  On store_reuse the one row carries the one blob. */
 typedef struct StoreResult {
 	const GError *error;
-	GPtrArray *rows;     /* StoreRow*; NULL where a job returns none */
-	int64_t next_due;    /* store_claim: unix seconds of the earliest row still waiting; 0: none */
-	GPtrArray *damaged;  /* store_claim: char*, "ID: reason" of rows that could not be read and are
-				set aside now; NULL: none.  They stay in the database. */
+	GPtrArray *rows;  /* StoreRow*; NULL where a job returns none */
+	int64_t next_due; /* store_claim: unix seconds of the earliest row still waiting; 0: none */
+	GPtrArray *damaged; /* store_claim: char*, "ID: reason" of rows that could not be read and
+			       are set aside now; NULL: none.  They stay in the database. */
 } StoreResult;
 typedef void StoreFn(void *arg, const StoreResult *result);
 
@@ -114,7 +115,7 @@ void store_collect(Store *store, int64_t before, unsigned limit, StoreFn *fn, vo
 
 /* For metrics and tests; any thread. */
 typedef struct StoreStats {
-	uint64_t jobs;	   /* answered */
+	uint64_t jobs;     /* answered */
 	uint64_t commits;  /* transactions committed */
 	uint64_t failures; /* jobs answered with an error */
 	uint64_t damaged;  /* rows set aside */

@@ -15,7 +15,7 @@ typedef struct EsmtpParam {
 
 typedef struct Mailbox {
 	int refs;
-	char *addr;	   /* without angle brackets; "" is the null reverse-path */
+	char *addr;         /* without angle brackets; "" is the null reverse-path */
 	EsmtpParam *params; /* n_params of them */
 	size_t n_params;
 } Mailbox;

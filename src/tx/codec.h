@@ -10,10 +10,10 @@
 #include "tx/tx.h"
 
 typedef enum TxCodec {
-	TX_JSON_CREATE, /* POST bodies (column C) */
-	TX_JSON_UPDATE, /* PATCH bodies (column U) */
-	TX_JSON_READ,	/* answers to REST clients (column R) */
-	TX_JSON_STORE,	/* the row: requests that survive (column DB), without body and answers */
+	TX_JSON_CREATE,  /* POST bodies (column C) */
+	TX_JSON_UPDATE,  /* PATCH bodies (column U) */
+	TX_JSON_READ,    /* answers to REST clients (column R) */
+	TX_JSON_STORE,   /* the row: requests that survive (column DB), without body and answers */
 	TX_JSON_ATTEMPT, /* answers of one attempt (column ATT) */
 	TX_JSON_CODECS
 } TxCodec;
@@ -25,10 +25,10 @@ typedef struct TxUris {
 } TxUris;
 
 /* Writes what belongs to the audience, in the order of spec 3.1.  For TX_JSON_UPDATE only what is
- * new since `mark` (with rcpt_to_list_offset when it is not 0); `mark` is NULL otherwise.  CREATE and
- * UPDATE carry no body, and filter_output whenever there is one: a sender that shall not pass it on
- * deletes the key.  Without `uris` or tx->id a READ has no body.  New reference; the values inside
- * are partly shared with the tx, so they are not to be changed. */
+ * new since `mark` (with rcpt_to_list_offset when it is not 0); `mark` is NULL otherwise.  CREATE
+ * and UPDATE carry no body, and filter_output whenever there is one: a sender that shall not pass
+ * it on deletes the key.  Without `uris` or tx->id a READ has no body.  New reference; the values
+ * inside are partly shared with the tx, so they are not to be changed. */
 json_t *tx_to_json(const Tx *tx, TxCodec codec, const TxMark *mark, const TxUris *uris);
 
 /* What a request's "body" member asks for; resolving reuse is the caller's business. */
@@ -41,17 +41,17 @@ typedef enum TxBodyForm {
 
 typedef struct TxRequest {
 	TxBodyForm form; /* of several forms the first in the order above */
-	json_t *body;	/* the "body" member, counted; NULL when absent */
+	json_t *body;    /* the "body" member, counted; NULL when absent */
 	bool has_offset; /* rcpt_to_list_offset was there */
 	int64_t rcpt_offset;
 } TxRequest;
 void tx_request_clear(TxRequest *request);
 
-/* Reads a CREATE, UPDATE or STORE object into a fresh or growing tx; on failure (K_ERROR_INPUT, text
- * names key and reason) the tx is unchanged.  UPDATE: recipients are appended after the caller has
- * compared rcpt_offset, so call tx_update_check first.  What the tx has already is kept: a caller
- * that knows the sender (from the URL) sets it before.  filter_output is checked and dropped.
- * `ret_request` may be NULL. */
+/* Reads a CREATE, UPDATE or STORE object into a fresh or growing tx; on failure (K_ERROR_INPUT,
+ * text names key and reason) the tx is unchanged.  UPDATE: recipients are appended after the caller
+ * has compared rcpt_offset, so call tx_update_check first.  What the tx has already is kept: a
+ * caller that knows the sender (from the URL) sets it before.  filter_output is checked and
+ * dropped. `ret_request` may be NULL. */
 K_MUST_CHECK bool tx_from_json(Tx *tx, const json_t *json, TxCodec codec, TxRequest *ret_request,
 			       GError **ret_error);
 /* Validates an UPDATE object against the tx: keys, values, TX_RCPTS_MAX and offset; K_ERROR_INPUT,

@@ -22,8 +22,8 @@
 typedef struct TxPort TxPort;
 
 typedef struct TxPortOps {
-	const char *name;	       /* for logs and dumps: "router", "remote", "smtp" */
-	void (*stop)(TxPort *port);    /* frees */
+	const char *name;           /* for logs and dumps: "router", "remote", "smtp" */
+	void (*stop)(TxPort *port); /* frees */
 } TxPortOps;
 
 /* Embedded first in each implementation. */

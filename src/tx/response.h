@@ -13,8 +13,8 @@
 typedef struct Response {
 	int refs;
 	int code;      /* 100..999; meaningful 200..599 */
-	char *message; /* text without the code; lines joined by '\n'; an enhanced status (RFC 3463),
-			  if any, is its first word; never NULL */
+	char *message; /* text without the code; lines joined by '\n'; an enhanced status (RFC
+			  3463), if any, is its first word; never NULL */
 } Response;
 
 /* `message` NULL: the usual text of the class ("ok", "temporary error", "permanent error",

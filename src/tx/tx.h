@@ -49,8 +49,8 @@ typedef struct TxPart {
  * Counted, not atomic. */
 typedef struct TxBody {
 	int refs;
-	Blob *raw;	/* NULL: builder form */
-	json_t *builder; /* NULL: raw form.  Contents are normalised to {"create_id": part id} */
+	Blob *raw;        /* NULL: builder form */
+	json_t *builder;  /* NULL: raw form.  Contents are normalised to {"create_id": part id} */
 	GPtrArray *parts; /* TxPart*; empty in raw form */
 } TxBody;
 
@@ -60,18 +60,18 @@ TxBody *tx_body_new_builder(json_t *builder, Blob *raw);
 void tx_body_add_part(TxBody *body, const char *id, Blob *blob);
 TxPart *tx_body_part(const TxBody *body, const char *id); /* NULL: unknown */
 TxBody *tx_body_ref(TxBody *body);
-void tx_body_unref(TxBody *body); /* NULL is fine */
+void tx_body_unref(TxBody *body);          /* NULL is fine */
 bool tx_body_is_final(const TxBody *body); /* every blob is; false for NULL */
 uint64_t tx_body_len(const TxBody *body);  /* bytes held, all blobs */
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(TxBody, tx_body_unref)
 
 /* Where routing decided to send it; never on the wire. */
 typedef struct TxRoute {
-	char *url;	  /* creation URL of the next node; NULL: none configured */
-	char *sender;	  /* JSON sender.name there */
-	char *tag;	  /* JSON sender.tag there, or NULL */
+	char *url;        /* creation URL of the next node; NULL: none configured */
+	char *sender;     /* JSON sender.name there */
+	char *tag;        /* JSON sender.tag there, or NULL */
 	GPtrArray *hosts; /* HostPort*: where that node shall connect, in order; may be empty */
-	bool resolved;	  /* `hosts` are addresses */
+	bool resolved;    /* `hosts` are addresses */
 	bool send_filter_output;
 	bool receive_parsing;
 	int64_t max_inline; /* for receive_parsing, bytes */
@@ -87,14 +87,14 @@ struct Tx {
 	int refs;
 	uint64_t version; /* 1 at creation, +1 with each noted change; the REST etag.  A body that
 			     grows without becoming final does not move it (spec 4.6) */
-	char *id;	  /* NULL until it is a REST resource */
+	char *id;         /* NULL until it is a REST resource */
 
 	/* requests */
 	HostPort *remote_host, *local_host;
 	Mailbox *mail_from;
 	GPtrArray *rcpts; /* TxRcpt* */
 	TxBody *body;
-	json_t *smtp_meta;	    /* object or NULL */
+	json_t *smtp_meta;            /* object or NULL */
 	json_t *retry, *notification; /* presence enables */
 	char *sender_name, *sender_tag;
 	bool cancelled;
@@ -110,12 +110,12 @@ struct Tx {
 
 	/* internal */
 	TxRoute *route;
-	bool durable;	      /* the router has it on disk and will deliver or bounce it */
-	bool durable_refused; /* retries were asked for, and the router cannot take it over */
-	uint32_t body_notes;  /* how often the body was noted */
-	uint32_t outputs;     /* how often filter_output changed */
-	bool body_final;      /* the end of the body was noted */
-	uint32_t round;	      /* notifications so far */
+	bool durable;            /* the router has it on disk and will deliver or bounce it */
+	bool durable_refused;    /* retries were asked for, and the router cannot take it over */
+	uint32_t body_notes;     /* how often the body was noted */
+	uint32_t outputs;        /* how often filter_output changed */
+	bool body_final;         /* the end of the body was noted */
+	uint32_t round;          /* notifications so far */
 	struct TxWatch *watches; /* the first; its `prev` is the last */
 	Defer defer;
 	DeferQueue *queue;
@@ -131,12 +131,12 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(Tx, tx_unref)
 /* ---- requests: written by the user ---- */
 
 /* Each returns false, changing nothing, when it is already set (write once). */
-bool tx_set_mail_from(Tx *tx, Mailbox *from);		      /* counted */
+bool tx_set_mail_from(Tx *tx, Mailbox *from);                             /* counted */
 bool tx_set_hosts(Tx *tx, const HostPort *remote, const HostPort *local); /* NULL: leave */
-bool tx_set_smtp_meta(Tx *tx, json_t *meta);		      /* counted */
-bool tx_set_sender(Tx *tx, const char *name, const char *tag); /* tag may be NULL */
-bool tx_set_body(Tx *tx, TxBody *body);			      /* counted */
-bool tx_enable_retry(Tx *tx, json_t *value);		      /* counted; NULL: {} */
+bool tx_set_smtp_meta(Tx *tx, json_t *meta);                              /* counted */
+bool tx_set_sender(Tx *tx, const char *name, const char *tag);            /* tag may be NULL */
+bool tx_set_body(Tx *tx, TxBody *body);                                   /* counted */
+bool tx_enable_retry(Tx *tx, json_t *value);                              /* counted; NULL: {} */
 bool tx_enable_notification(Tx *tx, json_t *value);
 bool tx_set_route(Tx *tx, TxRoute *route); /* moved; freed when refused */
 /* Returns its index. */
@@ -144,7 +144,7 @@ size_t tx_add_rcpt(Tx *tx, Mailbox *to); /* counted */
 /* The body's blobs grew or became final: whoever wrote into them says so.  Watchers are called;
  * the version moves only when the whole body has become final. */
 void tx_note_body(Tx *tx);
-void tx_cancel(Tx *tx);	   /* idempotent */
+void tx_cancel(Tx *tx); /* idempotent */
 void tx_heartbeat(Tx *tx);
 
 /* ---- answers: written by the port (or by a filter) ---- */
@@ -180,7 +180,7 @@ tx_rcpt(const Tx *tx, size_t index)
 	return (TxRcpt *)g_ptr_array_index(tx->rcpts, index);
 }
 size_t tx_rcpts_accepted(const Tx *tx); /* recipients answered 2xx */
-bool tx_body_ready(const Tx *tx);	/* has a body and it is final */
+bool tx_body_ready(const Tx *tx);       /* has a body and it is final */
 
 /* An answer is owed for what has been asked so far (spec 3.8 "in flight"). */
 bool tx_in_flight(const Tx *tx);
@@ -197,7 +197,7 @@ bool tx_check_preconditions(Tx *tx);
 typedef struct TxMark {
 	uint64_t version;
 	int attempt;
-	uint32_t rcpts;	       /* how many were seen */
+	uint32_t rcpts;        /* how many were seen */
 	uint32_t rcpt_answers; /* how many answers */
 	uint64_t body_len;
 	uint32_t body_notes;
@@ -222,11 +222,11 @@ typedef enum TxNew {
 	TX_NEW_FINAL = 1 << 13, /* final_attempt_reason */
 } TxNew;
 #define TX_NEW_REQUESTS 0x00ff
-#define TX_NEW_ANSWERS	0xff00
+#define TX_NEW_ANSWERS  0xff00
 
 /* A zeroed TxMark has seen nothing. */
 unsigned tx_since(const Tx *tx, const TxMark *mark); /* TxNew bits */
-void tx_mark(const Tx *tx, TxMark *mark);	      /* everything up to now is seen */
+void tx_mark(const Tx *tx, TxMark *mark);            /* everything up to now is seen */
 
 /* ---- watching ---- */
 
