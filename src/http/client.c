@@ -9,10 +9,10 @@
 #include "base/text.h"
 
 #define IDLE_HANDLES_MAX 64
-#define HEADERS_MAX	 (16 * 1024) /* bytes of an answer's head that are kept */
-#define RESPONSE_MAX	 (1024 * 1024)
+#define HEADERS_MAX      (16 * 1024) /* bytes of an answer's head that are kept */
+#define RESPONSE_MAX     (1024 * 1024)
 /* Shorter than a server keeps idle connections, so that none dies under a request. */
-#define IDLE_SECONDS	 30L
+#define IDLE_SECONDS 30L
 
 struct HttpClient {
 	Worker *worker;
@@ -73,8 +73,8 @@ on_head_line(char *data, size_t size, size_t n, void *arg)
 		text--;
 	if (len >= 5 && memcmp(data, "HTTP/", 5) == 0)
 		limbuf_reset(&call->head); /* 100, or another answer on the way */
-	else if (text > 0 && (!limbuf_append(&call->head, data, text) ||
-			      !limbuf_append(&call->head, "\n", 1)))
+	else if (text > 0 &&
+		 (!limbuf_append(&call->head, data, text) || !limbuf_append(&call->head, "\n", 1)))
 		return 0;
 	return len;
 }
@@ -247,7 +247,8 @@ call_submit(HttpCall *call)
 	curl_easy_setopt(easy, CURLOPT_SEEKDATA, call);
 	curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, call->detail);
 	curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long)(left / USEC_PER_MS));
-	curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)(call->connect_timeout / USEC_PER_MS));
+	curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS,
+			 (long)(call->connect_timeout / USEC_PER_MS));
 	if (g_ascii_strncasecmp(call->url, "https:", 6) == 0)
 		set_verify(easy, call->verify);
 	set_body(call, easy);
@@ -467,8 +468,8 @@ http_call_start(HttpClient *client, const HttpCallSpec *spec, HttpCallFn *done, 
 	if (spec->source != NULL)
 		call->source = *spec->source;
 	call->deadline = clock_after(spec->timeout != 0 ? spec->timeout : 60 * USEC_PER_SEC);
-	call->connect_timeout =
-		spec->connect_timeout != 0 ? spec->connect_timeout : 10 * USEC_PER_SEC;
+	call->connect_timeout = spec->connect_timeout != 0 ? spec->connect_timeout
+							   : 10 * USEC_PER_SEC;
 	limbuf_init(&call->head, HEADERS_MAX);
 	limbuf_init(&call->reply, spec->response_max != 0 ? spec->response_max : RESPONSE_MAX);
 	call->next = client->calls;

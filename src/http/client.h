@@ -46,14 +46,14 @@ typedef struct HttpCallSpec {
 	char *body; /* g_malloc'ed, moved; NULL for none */
 	size_t body_len;
 	const HttpSource *source; /* copied; its `arg` is moved */
-	Usec timeout;		  /* of everything; 0: 60 s */
-	Usec connect_timeout;	  /* 0: 10 s */
-	const char *verify;	  /* NULL: the system's CAs; "": do not; else a CA file.  https only */
-	size_t response_max;	  /* bytes of the answer's body; 0: 1 MiB */
+	Usec timeout;             /* of everything; 0: 60 s */
+	Usec connect_timeout;     /* 0: 10 s */
+	const char *verify;  /* NULL: the system's CAs; "": do not; else a CA file.  https only */
+	size_t response_max; /* bytes of the answer's body; 0: 1 MiB */
 } HttpCallSpec;
 
 typedef struct HttpResult {
-	int status;	   /* 0: no answer */
+	int status;        /* 0: no answer */
 	const char *error; /* what went wrong when status is 0, else "" */
 	const char *body;  /* NUL-terminated, never NULL */
 	size_t body_len;
@@ -64,7 +64,8 @@ typedef struct HttpResult {
 typedef void HttpCallFn(void *arg, const HttpResult *result);
 
 /* `done` NULL: nobody waits for the answer, and the handle must not be used. */
-HttpCall *http_call_start(HttpClient *client, const HttpCallSpec *spec, HttpCallFn *done, void *arg);
+HttpCall *http_call_start(HttpClient *client, const HttpCallSpec *spec, HttpCallFn *done,
+			  void *arg);
 void http_call_cancel(HttpCall *call); /* NULL is fine; not after its callback */
 /* The last header field of that name (case-insensitive), or NULL. */
 const char *http_result_header(const HttpResult *result, const char *name);

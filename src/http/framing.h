@@ -9,8 +9,8 @@
 
 typedef struct HttpFraming {
 	unsigned hosts, lengths, encodings; /* how many fields of that name */
-	int64_t length;			    /* Content-Length; -1 without one */
-	const char *bad;		    /* the first fault, NULL so far */
+	int64_t length;                     /* Content-Length; -1 without one */
+	const char *bad;                    /* the first fault, NULL so far */
 } HttpFraming;
 
 void http_framing_init(HttpFraming *framing);

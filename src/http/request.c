@@ -121,7 +121,8 @@ read_target(HttpRequest *request)
 	if (!text_is_printable_ascii(target, all) || strchr(target, ' ') != NULL ||
 	    strchr(target, '#') != NULL)
 		return false;
-	if (text_has_prefix_nocase(target, "http://") || text_has_prefix_nocase(target, "https://")) {
+	if (text_has_prefix_nocase(target, "http://") ||
+	    text_has_prefix_nocase(target, "https://")) {
 		target = strstr(target, "://") + 3;
 		target += strcspn(target, "/?");
 	}

@@ -11,9 +11,9 @@
 #include "loop/listen.h"
 
 #define ACCEPTS_PER_TURN 64
-#define RUNS_PER_TURN	 8
-#define GONE_AFTER	 USEC_PER_SEC /* a request that waits this long has its client watched */
-#define SLOWEST_RATE	 1024	      /* bytes a second that buy another second */
+#define RUNS_PER_TURN    8
+#define GONE_AFTER       USEC_PER_SEC /* a request that waits this long has its client watched */
+#define SLOWEST_RATE     1024         /* bytes a second that buy another second */
 
 /* ---- connections ---- */
 
@@ -31,8 +31,8 @@ http_conn_phase(HttpConn *conn, HttpPhase phase)
 static HttpConn *
 conn_of(struct MHD_Connection *mhd)
 {
-	const union MHD_ConnectionInfo *info =
-		MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+	const union MHD_ConnectionInfo *info = MHD_get_connection_info(
+		mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
 	return info->socket_context;
 }
 
@@ -173,7 +173,8 @@ send_plain(int fd, const char *status)
 {
 	char text[256];
 	int len = g_snprintf(text, sizeof(text),
-			     "HTTP/1.1 %s\r\ncontent-length: 0\r\nconnection: close\r\n\r\n", status);
+			     "HTTP/1.1 %s\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+			     status);
 	ssize_t sent = send(fd, text, (size_t)len, MSG_DONTWAIT | MSG_NOSIGNAL);
 	(void)sent;
 }
@@ -261,8 +262,8 @@ conn_sweep(HttpConn *conn, Deadline now)
 		break;
 	case HTTP_PHASE_BODY:
 		if (!request->paused && now >= conn->since + options->body_timeout +
-						       request->paused_for +
-						       span_for(request->received))
+							request->paused_for +
+							span_for(request->received))
 			conn_cut(conn);
 		break;
 	case HTTP_PHASE_WAIT:
@@ -333,7 +334,8 @@ site_new(HttpServer *server, Worker *worker)
 	site->accepts = g_ptr_array_new();
 	timer_init(&site->sweep, worker, site_sweep, site);
 	const HttpServerOptions *o = &server->options;
-	Usec least = MIN(MIN(o->head_timeout, o->idle_timeout), MIN(o->body_timeout, o->write_timeout));
+	Usec least = MIN(MIN(o->head_timeout, o->idle_timeout),
+			 MIN(o->body_timeout, o->write_timeout));
 	site->sweep_every = CLAMP(least / 4, 10 * USEC_PER_MS, USEC_PER_SEC);
 	return site;
 }
@@ -464,7 +466,8 @@ load_tls(HttpServer *server, const HttpServerOptions *options, GError **ret_erro
 	if (options->cert_path == NULL && options->key_path == NULL)
 		return true;
 	if (options->cert_path == NULL || options->key_path == NULL)
-		return error_set(ret_error, K_ERROR_CONFIG, "TLS needs both a certificate and a key");
+		return error_set(ret_error, K_ERROR_CONFIG,
+				 "TLS needs both a certificate and a key");
 	server->tls = true;
 	return g_file_get_contents(options->cert_path, &server->cert, NULL, ret_error) &&
 	       g_file_get_contents(options->key_path, &server->key, NULL, ret_error);

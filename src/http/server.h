@@ -34,12 +34,13 @@ typedef struct HttpHeader {
 typedef void HttpHandlerFn(void *arg, HttpRequest *request);
 
 typedef struct HttpServerOptions {
-	const char *host; /* as for listener_bind_all */
-	uint16_t port;	  /* 0: the kernel chooses */
+	const char *host;                 /* as for listener_bind_all */
+	uint16_t port;                    /* 0: the kernel chooses */
 	const char *cert_path, *key_path; /* PEM; both: TLS; both NULL: plain */
-	unsigned connections_max;	  /* of one worker; 0: 4096; beyond it 503 and close */
+	unsigned connections_max;         /* of one worker; 0: 4096; beyond it 503 and close */
 	size_t head_max;    /* bytes of request line and header; 0: 32 KiB; beyond it 431 or 414 */
-	Usec head_timeout;  /* from accept or from the request line to the end of the head; 0: 30 s */
+	Usec head_timeout;  /* from accept or from the request line to the end of the head; 0: 30 s
+			     */
 	Usec idle_timeout;  /* between requests; 0: 60 s */
 	Usec body_timeout;  /* for a body, plus one second per KiB received; 0: 60 s; then 408 */
 	Usec write_timeout; /* for the client to take an answer, plus the same; 0: 60 s */
@@ -71,10 +72,10 @@ Worker *http_worker(const HttpRequest *request);
 /* ---- its body: at most one of the two, once ---- */
 
 typedef enum HttpBodyEvent {
-	HTTP_BODY_DATA,	   /* stream only: the next bytes */
-	HTTP_BODY_END,	   /* all is there (http_read_body: data, len are the whole body) */
+	HTTP_BODY_DATA,    /* stream only: the next bytes */
+	HTTP_BODY_END,     /* all is there (http_read_body: data, len are the whole body) */
 	HTTP_BODY_TOO_BIG, /* it passed `cap`: answer 413 */
-	HTTP_BODY_GONE,	   /* the client went away or broke the framing; answer all the same */
+	HTTP_BODY_GONE,    /* the client went away or broke the framing; answer all the same */
 } HttpBodyEvent;
 
 /* `data` is valid during the call; read bodies end in a NUL behind `len`.  Exactly one of END,

@@ -13,7 +13,12 @@ typedef struct HttpSite HttpSite;
 typedef struct HttpConn HttpConn;
 
 /* HEAD > BODY > WAIT > REPLY > HEAD ...  What the client, or we, owe next. */
-typedef enum HttpPhase { HTTP_PHASE_HEAD, HTTP_PHASE_BODY, HTTP_PHASE_WAIT, HTTP_PHASE_REPLY } HttpPhase;
+typedef enum HttpPhase {
+	HTTP_PHASE_HEAD,
+	HTTP_PHASE_BODY,
+	HTTP_PHASE_WAIT,
+	HTTP_PHASE_REPLY
+} HttpPhase;
 
 /* One TCP connection; owned by its site, freed when the daemon says it is closed. */
 struct HttpConn {
@@ -21,11 +26,11 @@ struct HttpConn {
 	HttpConn *next, *prev;
 	int fd;
 	HttpPhase phase;
-	Deadline since;	   /* when the phase began */
+	Deadline since;    /* when the phase began */
 	Deadline deadline; /* of HEAD; the others are computed from `since` */
 	HttpRequest *request;
 	struct event *closed_event; /* watches for the client's leaving in WAIT */
-	bool linger;		    /* answered before its request was read */
+	bool linger;                /* answered before its request was read */
 };
 
 typedef struct HttpLinger HttpLinger;
@@ -35,10 +40,10 @@ struct HttpSite {
 	HttpServer *server;
 	Worker *worker;
 	struct MHD_Daemon *daemon;
-	GArray *fds;	      /* listening sockets, int */
-	GPtrArray *accepts;   /* struct event * */
-	struct event *run;    /* the daemon's epoll descriptor is readable */
-	struct event *again;  /* the daemon wants to run without waiting */
+	GArray *fds;         /* listening sockets, int */
+	GPtrArray *accepts;  /* struct event * */
+	struct event *run;   /* the daemon's epoll descriptor is readable */
+	struct event *again; /* the daemon wants to run without waiting */
 	HttpConn *conns;
 	unsigned n_conns;
 	HttpLinger *lingers;
@@ -46,7 +51,7 @@ struct HttpSite {
 	Timer sweep;
 	Usec sweep_every;
 	bool accept_paused; /* out of descriptors */
-	bool posted; /* site_attach is on its way */
+	bool posted;        /* site_attach is on its way */
 	bool closing;
 };
 
@@ -56,8 +61,8 @@ struct HttpServer {
 	void *arg;
 	uint16_t port;
 	bool tls;
-	char *cert, *key;  /* PEM text */
-	GPtrArray *sites;  /* HttpSite *, by worker */
+	char *cert, *key; /* PEM text */
+	GPtrArray *sites; /* HttpSite *, by worker */
 };
 
 typedef enum HttpReader {
@@ -79,12 +84,12 @@ struct HttpRequest {
 	const char *query; /* into target, or NULL */
 	HttpFraming framing;
 
-	bool begun;	/* the handler was called */
-	bool ended;	/* the whole body has been read */
+	bool begun;     /* the handler was called */
+	bool ended;     /* the whole body has been read */
 	bool suspended; /* in the daemon */
-	bool paused;	/* by the reader */
-	bool answered;	/* http_respond was called */
-	bool queued;	/* its response was given to the daemon */
+	bool paused;    /* by the reader */
+	bool answered;  /* http_respond was called */
+	bool queued;    /* its response was given to the daemon */
 
 	HttpReader reader;
 	HttpBodyFn *body_fn; /* NULL after its last event */

@@ -211,11 +211,13 @@ rest_answer_verdict(RestCall *call, const RestVerdict *verdict, const char *not_
 {
 	if (verdict->status == 308 && verdict->location != NULL) {
 		g_autofree char *path = NULL;
-		static const char *const TAILS[] = {
-			[REST_CANCEL] = "/cancel", [REST_PUT_BODY] = "/body", [REST_PUT_BLOB] = "/blob/"};
+		static const char *const TAILS[] = {[REST_CANCEL] = "/cancel",
+						    [REST_PUT_BODY] = "/body",
+						    [REST_PUT_BLOB] = "/blob/"};
 		const char *tail = call->route >= REST_CANCEL ? TAILS[call->route] : "";
-		g_autofree char *blob =
-			call->blob != NULL ? g_uri_escape_string(call->blob, "/", FALSE) : NULL;
+		g_autofree char *blob = call->blob != NULL
+						? g_uri_escape_string(call->blob, "/", FALSE)
+						: NULL;
 		path = g_strconcat("/transactions/", call->id, tail, blob, NULL);
 		call->location = http_join(verdict->location, path);
 	}
@@ -369,7 +371,8 @@ rest_api_handle(void *arg, HttpRequest *request)
 	if (call->route >= REST_PUT_BODY)
 		rest_upload(call);
 	else
-		http_read_body(request, call->route == REST_UPDATE ? rest_json_max(api->host) : 4096,
+		http_read_body(request,
+			       call->route == REST_UPDATE ? rest_json_max(api->host) : 4096,
 			       on_body, call);
 }
 

@@ -46,8 +46,8 @@ struct RestCall {
 	HttpRequest *request; /* home only */
 	Worker *home, *owner;
 	RestRoute route;
-	char *id, *blob;     /* blob: name of a part, or NULL */
-	char *sender;	     /* REST_CREATE */
+	char *id, *blob; /* blob: name of a part, or NULL */
+	char *sender;    /* REST_CREATE */
 	char *if_match, *if_none_match, *request_timeout, *content_type;
 	char *body; /* REST_UPDATE */
 	size_t body_len;
@@ -63,9 +63,9 @@ struct RestCall {
 	RestCall *next, *prev;
 	TxWatch watch;
 	Timer timer;
-	uint64_t seen;	/* version that the client has */
+	uint64_t seen;  /* version that the client has */
 	Deadline until; /* then it is 304 */
-	bool held;	/* news came, but more is about to */
+	bool held;      /* news came, but more is about to */
 	bool waiting;
 
 	/* an update with a body to resolve, or an upload, on the owner */
@@ -75,15 +75,15 @@ struct RestCall {
 	char *content_range_in, *finalize_in;
 	int64_t content_length;
 	GString *piece; /* gathered for another worker */
-	bool last;	/* `piece` is the last */
-	bool aborted;	/* the client went away */
+	bool last;      /* `piece` is the last */
+	bool aborted;   /* the client went away */
 
 	/* an upload: on the owner */
 	bool begun, answered;
 	bool lost; /* the transaction is not live: bytes are dropped */
 	bool ranged, finalize;
-	bool finalized; /* by this request */
-	bool current;	/* the client knew the version... */
+	bool finalized;   /* by this request */
+	bool current;     /* the client knew the version... */
 	uint64_t version; /* ...which became this one when the upload began */
 	RestRange range;
 	uint64_t finalize_len;
@@ -105,7 +105,7 @@ void rest_call_to_owner(RestCall *call, WorkerFn *fn);
 void rest_answer_text(RestCall *call, int status, const char *text);
 void rest_answer_tx(RestCall *call, int status, const Tx *tx);
 void rest_answer_etag(RestCall *call, int status, const char *etag); /* no body */
-void rest_answer_json(RestCall *call, int status, char *json);	     /* moved */
+void rest_answer_json(RestCall *call, int status, char *json);       /* moved */
 /* `not_found`: the text of a 404. */
 void rest_answer_verdict(RestCall *call, const RestVerdict *verdict, const char *not_found);
 

@@ -7,8 +7,8 @@
 #include "base/json.h"
 #include "rest/api_int.h"
 
-#define JSON_MIN      (1024 * 1024)
-#define JSON_DEFAULT  ((size_t)100 * 1024 * 1024)
+#define JSON_MIN     (1024 * 1024)
+#define JSON_DEFAULT ((size_t)100 * 1024 * 1024)
 
 size_t
 rest_json_max(const RestHost *host)
@@ -27,12 +27,12 @@ typedef struct Resolve {
 	Defer defer;
 	RestBodyDoneFn *done;
 	void *arg;
-	TxRequest request;  /* with a reference to the JSON */
-	GPtrArray *uris;    /* to look up; borrowed from the JSON */
+	TxRequest request; /* with a reference to the JSON */
+	GPtrArray *uris;   /* to look up; borrowed from the JSON */
 	guint next;
-	GHashTable *found;  /* uri -> Blob * */
+	GHashTable *found;   /* uri -> Blob * */
 	RestVerdict verdict; /* failed already; status 0: not */
-	char *text;	    /* of the verdict */
+	char *text;          /* of the verdict */
 	TxBody *body;
 } Resolve;
 
@@ -166,8 +166,9 @@ look_up(Resolve *r)
 	if (!tx_parse_blob_uri(g_ptr_array_index(r->uris, r->next), &id, &name))
 		fail(r, 400, "bad reuse_uri");
 	else if (as_body != (name == NULL))
-		fail(r, 400, as_body ? "only a body can be reused as body"
-				     : "only a named blob can be reused as part");
+		fail(r, 400,
+		     as_body ? "only a body can be reused as body"
+			     : "only a named blob can be reused as part");
 	else
 		r->host->reuse(r->host, r->worker, id, name, on_reused, r);
 }
@@ -178,7 +179,8 @@ rest_body_resolve(RestHost *host, Worker *worker, const TxRequest *request, Rest
 {
 	k_assert(request->form != TX_BODY_NONE);
 	Resolve *r = g_new0(Resolve, 1);
-	*r = (Resolve){.host = host, .worker = worker, .done = done, .arg = arg, .request = *request};
+	*r = (Resolve){
+		.host = host, .worker = worker, .done = done, .arg = arg, .request = *request};
 	json_incref(r->request.body);
 	r->found = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, destroy_blob);
 	if (request->form == TX_BODY_REUSE) {

@@ -89,8 +89,7 @@ create_tx(RestCall *call, json_t *json, const char *tag, bool incremental)
 		rest_answer_text(call, 400, "invalid tx json");
 	} else if (more) {
 		rest_answer_text(call, 400, "tx json sender may only contain name,tag");
-	} else if (!incremental &&
-		   (call->tx->mail_from == NULL || tx_rcpt_count(call->tx) != 1)) {
+	} else if (!incremental && (call->tx->mail_from == NULL || tx_rcpt_count(call->tx) != 1)) {
 		rest_answer_text(call, 400,
 				 "transaction creation to non-incremental endpoint must contain "
 				 "mail_from and exactly 1 rcpt_to");

@@ -19,10 +19,10 @@ typedef struct RestTable RestTable;
 
 /* Outcome of a host call: an HTTP status and, if it is no success, a short text. */
 typedef struct RestVerdict {
-	int status;	       /* 200/201: go on; else answer this */
-	const char *text;      /* borrowed; NULL: empty body */
-	const char *location;  /* for 308: base URL of the owner (its session_uri); the request's own
-				  path is put behind its scheme and authority */
+	int status;           /* 200/201: go on; else answer this */
+	const char *text;     /* borrowed; NULL: empty body */
+	const char *location; /* for 308: base URL of the owner (its session_uri); the request's own
+				 path is put behind its scheme and authority */
 } RestVerdict;
 typedef void RestDoneFn(void *arg, const RestVerdict *verdict);
 /* `tx` is borrowed; NULL unless status is 200. */
@@ -32,11 +32,12 @@ typedef void RestBlobFn(void *arg, const RestVerdict *verdict, Blob *blob);
 struct RestHost {
 	/* Any worker; thread-safe; immutable facts. */
 	TxUris uris;
-	unsigned entropy;	/* of ids, bytes */
-	BlobLimits blobs;	/* of bodies that arrive */
-	bool accepts_body_json; /* inline, reuse_uri, message_builder (router); the gateway: PUT only */
-	void *arg;		/* the implementation */
-	struct RestApi *api;	/* set by rest_api_new */
+	unsigned entropy;       /* of ids, bytes */
+	BlobLimits blobs;       /* of bodies that arrive */
+	bool accepts_body_json; /* inline, reuse_uri, message_builder (router); the gateway: PUT
+				   only */
+	void *arg;              /* the implementation */
+	struct RestApi *api;    /* set by rest_api_new */
 
 	/* May this sender/tag create, and how?  Inside the call, any worker.  status 0: yes, and
 	 * *ret_incremental says whether the envelope may grow by PATCH. */
@@ -48,11 +49,13 @@ struct RestHost {
 	void (*create)(RestHost *host, Worker *worker, Tx *tx, RestDoneFn *done, void *arg);
 	/* Not in the table: read it from the store.  The tx is inactive: for reading only. */
 	void (*load)(RestHost *host, Worker *worker, const char *id, RestLoadFn *done, void *arg);
-	/* The last missing byte of the body has arrived (the blob is final, tx_note_body was called):
-	 * `done` when that may be acknowledged.  Asked again when the client repeats the upload. */
+	/* The last missing byte of the body has arrived (the blob is final, tx_note_body was
+	 * called): `done` when that may be acknowledged.  Asked again when the client repeats the
+	 * upload. */
 	void (*complete)(RestHost *host, Tx *tx, RestDoneFn *done, void *arg);
 	/* POST .../cancel; `tx` NULL when it is not in the table. */
-	void (*cancel)(RestHost *host, Worker *worker, const char *id, Tx *tx, RestDoneFn *done, void *arg);
+	void (*cancel)(RestHost *host, Worker *worker, const char *id, Tx *tx, RestDoneFn *done,
+		       void *arg);
 	/* A finished blob of another transaction (spec 4.10); name NULL: the body.  Called on any
 	 * worker; the host looks in the owner's table and in the store. */
 	void (*reuse)(RestHost *host, Worker *worker, const char *id, const char *name,
@@ -66,7 +69,7 @@ struct RestHost {
 
 /* The table of a host on a worker. */
 RestTable *rest_table(RestHost *host, Worker *worker);
-void rest_table_add(RestTable *table, Tx *tx);	  /* counted; by tx->id */
-void rest_table_remove(RestTable *table, Tx *tx); /* long polls are answered first */
+void rest_table_add(RestTable *table, Tx *tx);         /* counted; by tx->id */
+void rest_table_remove(RestTable *table, Tx *tx);      /* long polls are answered first */
 Tx *rest_table_find(RestTable *table, const char *id); /* borrowed; NULL */
 unsigned rest_table_count(const RestTable *table);

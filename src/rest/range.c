@@ -39,8 +39,8 @@ rest_range_parse(const char *text, RestRange *ret_range)
 char *
 rest_range_held(uint64_t held, int64_t total)
 {
-	g_autofree char *all =
-		total >= 0 ? g_strdup_printf("%" G_GINT64_FORMAT, total) : g_strdup("*");
+	g_autofree char *all = total >= 0 ? g_strdup_printf("%" G_GINT64_FORMAT, total)
+					  : g_strdup("*");
 	if (held == 0)
 		return g_strdup_printf("bytes */%s", all);
 	return g_strdup_printf("bytes 0-%" G_GUINT64_FORMAT "/%s", held - 1, all);

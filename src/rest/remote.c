@@ -16,13 +16,13 @@
 #include "rest/remote_int.h"
 #include "tx/codec.h"
 
-#define RCPT_TIMEOUT (30 * USEC_PER_SEC)
-#define DATA_TIMEOUT (60 * USEC_PER_SEC)
-#define PACE_MIN     (20 * USEC_PER_MS)
-#define PACE_MAX     USEC_PER_SEC
-#define QUICK	     USEC_PER_SEC /* a poll that brings nothing and took less did not wait */
-#define POLLS_FREE   100	  /* polls of one update that are not slowed down */
-#define CONFLICTS_MAX 10
+#define RCPT_TIMEOUT   (30 * USEC_PER_SEC)
+#define DATA_TIMEOUT   (60 * USEC_PER_SEC)
+#define PACE_MIN       (20 * USEC_PER_MS)
+#define PACE_MAX       USEC_PER_SEC
+#define QUICK          USEC_PER_SEC /* a poll that brings nothing and took less did not wait */
+#define POLLS_FREE     100          /* polls of one update that are not slowed down */
+#define CONFLICTS_MAX  10
 #define CANCEL_TIMEOUT (10 * USEC_PER_SEC)
 
 /* ---- failure ---- */
@@ -72,8 +72,8 @@ format_timeout(Usec left, char out[24])
 {
 	out[0] = '\0';
 	if (left >= 2 * USEC_PER_SEC)
-		g_snprintf(out, 24, "%" G_GINT64_FORMAT, MIN(left, INT64_C(86400) * USEC_PER_SEC) /
-									USEC_PER_SEC - 1);
+		g_snprintf(out, 24, "%" G_GINT64_FORMAT,
+			   MIN(left, INT64_C(86400) * USEC_PER_SEC) / USEC_PER_SEC - 1);
 	return out;
 }
 

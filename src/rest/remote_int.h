@@ -27,17 +27,17 @@ typedef struct Remote {
 	json_t *body; /* "body" of the newest answer, or NULL */
 
 	HttpCall *call; /* at most one */
-	bool creating;	/* `call` is the POST */
+	bool creating;  /* `call` is the POST */
 	RemotePhase phase;
-	TxMark sent;	/* what the other side knows */
-	TxMark sending; /* ...once `call` has succeeded */
+	TxMark sent;       /* what the other side knows */
+	TxMark sending;    /* ...once `call` has succeeded */
 	Deadline deadline; /* of the update under way */
-	Deadline asked;	   /* when `call` began */
-	Usec pace;	   /* pause before the next poll */
-	unsigned polls;	   /* of this update */
+	Deadline asked;    /* when `call` began */
+	Usec pace;         /* pause before the next poll */
+	unsigned polls;    /* of this update */
 	unsigned conflicts;
 	Response *failure; /* nothing more is sent; what comes is answered with it */
-	bool cancelled;	   /* a cancel was sent, or is not needed */
+	bool cancelled;    /* a cancel was sent, or is not needed */
 
 	/* the message */
 	GPtrArray *uploads; /* RemoteUpload*, in order; NULL: not begun */
@@ -50,10 +50,10 @@ typedef struct RemoteUpload {
 	Blob *blob;
 	char *url;
 	uint64_t offset; /* bytes that the other side holds */
-	uint64_t piece;	 /* bytes under way */
-	bool whole;	 /* in one request without a range */
-	bool announced;	 /* the piece under way tells the total */
-	unsigned stuck;	 /* 416s without progress */
+	uint64_t piece;  /* bytes under way */
+	bool whole;      /* in one request without a range */
+	bool announced;  /* the piece under way tells the total */
+	unsigned stuck;  /* 416s without progress */
 } RemoteUpload;
 
 /* remote.c */

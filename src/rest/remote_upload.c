@@ -8,9 +8,10 @@
 #include "rest/range.h"
 #include "rest/remote_int.h"
 
-#define COPY_MAX  (64 * 1024) /* pieces up to this are copied, larger ones are read by the client */
+#define COPY_MAX (64 * 1024) /* pieces up to this are copied, larger ones are read by the client   \
+			      */
 #define STUCK_MAX 3
-#define PUT_ERR	  "RestEndpoint._put_blob_chunk PUT err"
+#define PUT_ERR   "RestEndpoint._put_blob_chunk PUT err"
 
 void
 remote_upload_free(void *data)
@@ -72,8 +73,8 @@ plan(Remote *remote)
 {
 	const TxBody *body = remote->tx->body;
 	remote->uploads = g_ptr_array_new_with_free_func(remote_upload_free);
-	const json_t *slots =
-		json_object_get(json_object_get(remote->body, "message_builder"), "blob_status");
+	const json_t *slots = json_object_get(json_object_get(remote->body, "message_builder"),
+					      "blob_status");
 	for (guint i = 0; remote->spec_sent && i < body->parts->len; i++) {
 		const TxPart *part = g_ptr_array_index(body->parts, i);
 		const char *uri = get_uri(json_object_get(slots, part->id));
@@ -84,7 +85,8 @@ plan(Remote *remote)
 		add_upload(remote, part->blob, uri);
 	}
 	if (body->raw != NULL)
-		add_upload(remote, body->raw, get_uri(json_object_get(remote->body, "blob_status")));
+		add_upload(remote, body->raw,
+			   get_uri(json_object_get(remote->body, "blob_status")));
 	if (remote->uploads->len == 0) {
 		fail_put(remote, "RestEndpoint the message has not been built");
 		return false;
@@ -100,8 +102,8 @@ on_spec_posted(void *arg, const HttpResult *result)
 	Remote *remote = arg;
 	remote->call = NULL;
 	if (result->status != 200) {
-		remote_fail(remote, response_new(
-					    400, "RestEndpoint update_message_builder http err"));
+		remote_fail(remote,
+			    response_new(400, "RestEndpoint update_message_builder http err"));
 		return;
 	}
 	const char *etag = http_result_header(result, "etag");
@@ -170,7 +172,8 @@ put(Remote *remote, RemoteUpload *upload, const HttpHeader *range)
 		spec.body = g_malloc((size_t)upload->piece + 1);
 		spec.body_len = (size_t)upload->piece;
 		size_t got = 0;
-		if (!blob_read(upload->blob, upload->offset, spec.body, spec.body_len, &got, NULL) ||
+		if (!blob_read(upload->blob, upload->offset, spec.body, spec.body_len, &got,
+			       NULL) ||
 		    got != spec.body_len) {
 			g_free(spec.body);
 			fail_put(remote, "RestEndpoint blob upload error");
@@ -260,8 +263,8 @@ upload_done(Remote *remote)
 	remote->uploaded = true;
 	/* The next hop's own answer to the message may take its time; giving up early would send
 	 * the message twice. */
-	remote->deadline =
-		clock_after(MAX(remote->options.rcpt_timeout, remote->options.data_timeout));
+	remote->deadline = clock_after(
+		MAX(remote->options.rcpt_timeout, remote->options.data_timeout));
 	remote->polls = 0;
 	remote->pace = 0;
 }
@@ -287,8 +290,8 @@ on_put(void *arg, const HttpResult *result)
 	uint64_t held = 0;
 	if (!read_held(remote, upload, result, &held))
 		return;
-	bool complete = blob_is_final(upload->blob) && upload->offset + upload->piece ==
-							       blob_len(upload->blob);
+	bool complete = blob_is_final(upload->blob) &&
+			upload->offset + upload->piece == blob_len(upload->blob);
 	if (result->status == 416 || held != upload->offset + upload->piece) {
 		upload->stuck++;
 		complete = false;

@@ -143,8 +143,8 @@ answer_done(RestCall *call)
 	const Blob *blob = call->target;
 	int64_t total = blob_is_final(blob) ? (int64_t)blob_len(blob) : blob_total(blob);
 	call->content_range = rest_range_held(blob_len(blob), total);
-	/* A client that said which version it knows learns the next one, when all that changed since
-	 * is this upload, and so need not ask for it. */
+	/* A client that said which version it knows learns the next one, when all that changed
+	 * since is this upload, and so need not ask for it. */
 	uint64_t expected = call->version + (call->finalized ? 1 : 0);
 	if (call->current && call->tx->data_response == NULL && call->tx->version == expected)
 		call->etag = g_strdup_printf("%" G_GUINT64_FORMAT, call->tx->version);
@@ -310,14 +310,15 @@ void
 rest_upload(RestCall *call)
 {
 	uint64_t size_max = rest_call_host(call)->blobs.size_max;
-	if (size_max != 0 && call->content_length > 0 && (uint64_t)call->content_length > size_max) {
+	if (size_max != 0 && call->content_length > 0 &&
+	    (uint64_t)call->content_length > size_max) {
 		rest_answer_text(call, 413, "message too large"); /* before it is sent */
 		return;
 	}
 	if (call->owner != call->home)
-		call->piece = g_string_sized_new(
-			call->content_length > 0 && call->content_length < PIECE_MAX
-				? (size_t)call->content_length + 1
-				: 4096);
+		call->piece = g_string_sized_new(call->content_length > 0 &&
+								 call->content_length < PIECE_MAX
+							 ? (size_t)call->content_length + 1
+							 : 4096);
 	http_stream_body(call->request, UINT64_MAX, on_body, call);
 }

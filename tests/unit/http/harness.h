@@ -23,7 +23,10 @@ typedef struct Latch {
 	int count;
 } Latch;
 
-#define LATCH_INIT {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0}
+#define LATCH_INIT                                                                                 \
+	{                                                                                          \
+		PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0                             \
+	}
 
 static inline void
 latch_open(Latch *latch)

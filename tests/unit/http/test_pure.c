@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Routes, percent-decoding, joined URLs and the look at request heads. */
+#include <cmocka.h>
+#include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
-#include <setjmp.h>
 #include <stdint.h>
-#include <cmocka.h>
 
 #include <glib.h>
 #include <string.h>
@@ -16,7 +16,7 @@ enum { CREATE = 1, READ, UPDATE, BODY, BLOB };
 
 static const HttpRoute ROUTES[] = {
 	{"POST", "/senders/*/transactions", CREATE}, {"GET", "/transactions/*", READ},
-	{"PATCH", "/transactions/*", UPDATE},	     {"PUT", "/transactions/*/body", BODY},
+	{"PATCH", "/transactions/*", UPDATE},        {"PUT", "/transactions/*/body", BODY},
 	{"PUT", "/transactions/*/blob/**", BLOB},
 };
 
@@ -74,11 +74,21 @@ test_percent(void **state)
 	static const struct {
 		const char *in, *want; /* NULL: refused */
 	} CASES[] = {
-		{"/a", "/a"},	     {"/a%20b", "/a b"},	 {"/%41%7a", "/Az"},
-		{"/%2F", "//"},	     {"/%c3%a9", "/\xc3\xa9"},	 {"/%", NULL},
-		{"/%4", NULL},	     {"/%zz", NULL},		 {"/%00", NULL},
-		{"/%0a", NULL},	     {"/%7f", NULL},		 {"/%c3", NULL},
-		{"/%25%34", "/%4"},  {"", ""},			 {"/a+b", "/a+b"},
+		{"/a", "/a"},
+		{"/a%20b", "/a b"},
+		{"/%41%7a", "/Az"},
+		{"/%2F", "//"},
+		{"/%c3%a9", "/\xc3\xa9"},
+		{"/%", NULL},
+		{"/%4", NULL},
+		{"/%zz", NULL},
+		{"/%00", NULL},
+		{"/%0a", NULL},
+		{"/%7f", NULL},
+		{"/%c3", NULL},
+		{"/%25%34", "/%4"},
+		{"", ""},
+		{"/a+b", "/a+b"},
 	};
 	for (size_t i = 0; i < G_N_ELEMENTS(CASES); i++) {
 		g_autofree char *got = NULL;
@@ -129,32 +139,67 @@ test_framing(void **state)
 		{"host with path", "HTTP/1.1", {"host", "a/b"}, "bad host"},
 		{"length", "HTTP/1.1", {"host", "a", "Content-Length", "5"}, NULL},
 		{"length, space behind", "HTTP/1.1", {"host", "a", "content-length", "5 "}, NULL},
-		{"two lengths", "HTTP/1.1", {"host", "a", "content-length", "5", "Content-length", "5"},
+		{"two lengths",
+		 "HTTP/1.1",
+		 {"host", "a", "content-length", "5", "Content-length", "5"},
 		 "more than one content-length"},
-		{"length plus", "HTTP/1.1", {"host", "a", "content-length", "+5"}, "bad content-length"},
-		{"length minus", "HTTP/1.1", {"host", "a", "content-length", "-5"}, "bad content-length"},
-		{"length list", "HTTP/1.1", {"host", "a", "content-length", "5,5"}, "bad content-length"},
-		{"length hex", "HTTP/1.1", {"host", "a", "content-length", "0x5"}, "bad content-length"},
-		{"no length", "HTTP/1.1", {"host", "a", "content-length", ""}, "bad content-length"},
-		{"18 digits", "HTTP/1.1", {"host", "a", "content-length", "000000000000000005"}, NULL},
-		{"19 digits", "HTTP/1.1", {"host", "a", "content-length", "0000000000000000005"},
+		{"length plus",
+		 "HTTP/1.1",
+		 {"host", "a", "content-length", "+5"},
+		 "bad content-length"},
+		{"length minus",
+		 "HTTP/1.1",
+		 {"host", "a", "content-length", "-5"},
+		 "bad content-length"},
+		{"length list",
+		 "HTTP/1.1",
+		 {"host", "a", "content-length", "5,5"},
+		 "bad content-length"},
+		{"length hex",
+		 "HTTP/1.1",
+		 {"host", "a", "content-length", "0x5"},
+		 "bad content-length"},
+		{"no length",
+		 "HTTP/1.1",
+		 {"host", "a", "content-length", ""},
+		 "bad content-length"},
+		{"18 digits",
+		 "HTTP/1.1",
+		 {"host", "a", "content-length", "000000000000000005"},
+		 NULL},
+		{"19 digits",
+		 "HTTP/1.1",
+		 {"host", "a", "content-length", "0000000000000000005"},
 		 "bad content-length"},
 		{"chunked", "HTTP/1.1", {"host", "a", "Transfer-Encoding", "Chunked"}, NULL},
-		{"xchunked", "HTTP/1.1", {"host", "a", "transfer-encoding", "xchunked"},
+		{"xchunked",
+		 "HTTP/1.1",
+		 {"host", "a", "transfer-encoding", "xchunked"},
 		 "bad transfer-encoding"},
-		{"gzip, chunked", "HTTP/1.1", {"host", "a", "transfer-encoding", "gzip, chunked"},
+		{"gzip, chunked",
+		 "HTTP/1.1",
+		 {"host", "a", "transfer-encoding", "gzip, chunked"},
 		 "bad transfer-encoding"},
-		{"identity", "HTTP/1.1", {"host", "a", "transfer-encoding", "identity"},
+		{"identity",
+		 "HTTP/1.1",
+		 {"host", "a", "transfer-encoding", "identity"},
 		 "bad transfer-encoding"},
-		{"two encodings", "HTTP/1.1",
+		{"two encodings",
+		 "HTTP/1.1",
 		 {"host", "a", "transfer-encoding", "chunked", "transfer-encoding", "chunked"},
 		 "bad transfer-encoding"},
-		{"both", "HTTP/1.1",
+		{"both",
+		 "HTTP/1.1",
 		 {"host", "a", "content-length", "5", "transfer-encoding", "chunked"},
 		 "content-length with transfer-encoding"},
-		{"chunked 1.0", "HTTP/1.0", {"transfer-encoding", "chunked"},
+		{"chunked 1.0",
+		 "HTTP/1.0",
+		 {"transfer-encoding", "chunked"},
 		 "transfer-encoding in HTTP/1.0"},
-		{"space in name", "HTTP/1.1", {"host", "a", "content-length ", "5"}, "bad header name"},
+		{"space in name",
+		 "HTTP/1.1",
+		 {"host", "a", "content-length ", "5"},
+		 "bad header name"},
 		{"empty name", "HTTP/1.1", {"host", "a", "", "5"}, "bad header name"},
 		{"8-bit name", "HTTP/1.1", {"host", "a", "x\xe9", "5"}, "bad header name"},
 		{"control", "HTTP/1.1", {"host", "a", "x", "a\rb"}, "control character in header"},
@@ -169,7 +214,8 @@ test_framing(void **state)
 		for (size_t k = 0; k + 1 < G_N_ELEMENTS(CASES[i].fields); k += 2) {
 			const char *name = CASES[i].fields[k], *value = CASES[i].fields[k + 1];
 			if (name != NULL)
-				http_framing_add(&framing, name, strlen(name), value, strlen(value));
+				http_framing_add(&framing, name, strlen(name), value,
+						 strlen(value));
 		}
 		const char *got = http_framing_end(&framing, CASES[i].version);
 		if (g_strcmp0(got, CASES[i].want) != 0)

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The server against raw sockets and against our own client, over loopback. */
+#include <cmocka.h>
+#include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
-#include <setjmp.h>
 #include <stdint.h>
-#include <cmocka.h>
 
 #include <glib.h>
 #include <stdatomic.h>
@@ -150,7 +150,8 @@ show_header(HttpRequest *request)
 {
 	const char *value = http_header(request, "X-TEST");
 	g_autofree char *text = g_strdup_printf("%s %s %s", http_path(request),
-						http_query(request) != NULL ? http_query(request) : "-",
+						http_query(request) != NULL ? http_query(request)
+									    : "-",
 						value != NULL ? value : "-");
 	http_respond_text(request, 200, text);
 }
@@ -295,44 +296,51 @@ tear_down(void **state)
 
 static const struct Raw {
 	const char *name, *send;
-	int want;     /* first status; 0: nothing but the end of the connection */
-	bool closes;  /* after it */
+	int want;    /* first status; 0: nothing but the end of the connection */
+	bool closes; /* after it */
 } RAW[] = {
 	{"get", "GET /header HTTP/1.1\r\n" H "\r\n", 200, false},
 	{"absolute form", "GET http://b/header HTTP/1.1\r\n" H "\r\n", 200, false},
 	{"unknown path", "GET /nothing HTTP/1.1\r\n" H "\r\n", 404, false},
 	{"post", "POST /echo HTTP/1.1\r\n" H "Content-Length: 2\r\n\r\nhi", 200, false},
-	{"chunked", "POST /echo HTTP/1.1\r\n" H "Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
-	 200, false},
+	{"chunked",
+	 "POST /echo HTTP/1.1\r\n" H "Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n", 200,
+	 false},
 	{"HTTP/1.0", "GET /header HTTP/1.0\r\n\r\n", 200, true},
 	{"length and chunked",
-	 "POST /echo HTTP/1.1\r\n" H "Content-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nG",
+	 "POST /echo HTTP/1.1\r\n" H
+	 "Content-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nG",
 	 400, true},
 	{"chunked and length",
-	 "POST /echo HTTP/1.1\r\n" H "Transfer-Encoding: chunked\r\nContent-Length: 6\r\n\r\n0\r\n\r\nG",
+	 "POST /echo HTTP/1.1\r\n" H
+	 "Transfer-Encoding: chunked\r\nContent-Length: 6\r\n\r\n0\r\n\r\nG",
 	 400, true},
-	{"two lengths", "POST /echo HTTP/1.1\r\n" H "Content-Length: 2\r\nContent-Length: 9\r\n\r\nhi",
-	 400, true},
+	{"two lengths",
+	 "POST /echo HTTP/1.1\r\n" H "Content-Length: 2\r\nContent-Length: 9\r\n\r\nhi", 400, true},
 	{"two equal lengths",
 	 "POST /echo HTTP/1.1\r\n" H "Content-Length: 2\r\nContent-Length: 2\r\n\r\nhi", 400, true},
 	{"plus length", "POST /echo HTTP/1.1\r\n" H "Content-Length: +2\r\n\r\nhi", 400, true},
 	{"hex length", "POST /echo HTTP/1.1\r\n" H "Content-Length: 0x2\r\n\r\nhi", 400, true},
-	{"xchunked", "POST /echo HTTP/1.1\r\n" H "Transfer-Encoding: xchunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
-	 400, true},
+	{"xchunked",
+	 "POST /echo HTTP/1.1\r\n" H "Transfer-Encoding: xchunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n", 400,
+	 true},
 	{"chunked twice",
 	 "POST /echo HTTP/1.1\r\n" H
 	 "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
 	 400, true},
 	{"identity, chunked",
-	 "POST /echo HTTP/1.1\r\n" H "Transfer-Encoding: identity, chunked\r\n\r\n0\r\n\r\n", 400, true},
-	{"space before colon", "POST /echo HTTP/1.1\r\n" H "Content-Length : 2\r\n\r\nhi", 400, true},
+	 "POST /echo HTTP/1.1\r\n" H "Transfer-Encoding: identity, chunked\r\n\r\n0\r\n\r\n", 400,
+	 true},
+	{"space before colon", "POST /echo HTTP/1.1\r\n" H "Content-Length : 2\r\n\r\nhi", 400,
+	 true},
 	{"no host", "GET /header HTTP/1.1\r\n\r\n", 400, true},
 	{"two hosts", "GET /header HTTP/1.1\r\n" H "Host: b\r\n\r\n", 400, true},
 	{"bad chunk size",
-	 "POST /echo HTTP/1.1\r\n" H "Transfer-Encoding: chunked\r\n\r\n0x2\r\nhi\r\n0\r\n\r\n", 400,
-	 true},
+	 "POST /echo HTTP/1.1\r\n" H "Transfer-Encoding: chunked\r\n\r\n0x2\r\nhi\r\n0\r\n\r\n",
+	 400, true},
 	{"chunk without end",
-	 "POST /echo HTTP/1.1\r\n" H "Transfer-Encoding: chunked\r\n\r\n2\r\nhiXX0\r\n\r\n", 400, true},
+	 "POST /echo HTTP/1.1\r\n" H "Transfer-Encoding: chunked\r\n\r\n2\r\nhiXX0\r\n\r\n", 400,
+	 true},
 	{"control in value", "GET /header HTTP/1.1\r\n" H "X-Test: a\x01z\r\n\r\n", 400, true},
 	{"bad escape", "GET /%zz HTTP/1.1\r\n" H "\r\n", 400, true},
 	{"escaped NUL", "GET /%00 HTTP/1.1\r\n" H "\r\n", 400, true},
@@ -428,8 +436,8 @@ test_head_limits(void **state)
 {
 	(void)state;
 	g_autofree char *filler = g_strnfill(6000, 'x');
-	g_autofree char *big_field =
-		g_strdup_printf("GET /header HTTP/1.1\r\n" H "X-Test: %s\r\n\r\n", filler);
+	g_autofree char *big_field = g_strdup_printf(
+		"GET /header HTTP/1.1\r\n" H "X-Test: %s\r\n\r\n", filler);
 	g_autofree char *big_uri = g_strdup_printf("GET /%s HTTP/1.1\r\n" H "\r\n", filler);
 	int fd = raw_connect(world.tight_port);
 	raw_send(fd, big_field, strlen(big_field));
@@ -591,7 +599,8 @@ test_client_stream(void **state)
 		assert_int_equal(g_ascii_strtoull(fetch.body, NULL, 10), SIZES[i]);
 		fetch_clear(&fetch);
 	}
-	on_worker(workers_get(world.workers, 0), nothing, NULL); /* calls end after their callback */
+	on_worker(workers_get(world.workers, 0), nothing,
+		  NULL); /* calls end after their callback */
 	assert_int_equal(atomic_load(&freed), (int)G_N_ELEMENTS(SIZES));
 	/* Read again behind a redirect. */
 	g_autofree char *target = url("/moved");
@@ -609,7 +618,8 @@ test_client_headers(void **state)
 	(void)state;
 	g_autofree char *target = url("/header");
 	const HttpHeader header = {"x-test", "value"};
-	Fetch fetch = {.spec = {.method = "GET", .url = target, .headers = &header, .n_headers = 1}};
+	Fetch fetch = {
+		.spec = {.method = "GET", .url = target, .headers = &header, .n_headers = 1}};
 	run_fetch(&fetch);
 	assert_string_equal(fetch.body, "/header - value");
 	assert_string_equal(fetch.type, "text/plain; charset=utf-8");
@@ -667,7 +677,8 @@ test_client_cancel(void **state)
 {
 	(void)state;
 	g_autofree char *target = url("/later");
-	Fetch fetch = {.spec = {.method = "GET", .url = target}, .cancel = true, .done = LATCH_INIT};
+	Fetch fetch = {
+		.spec = {.method = "GET", .url = target}, .cancel = true, .done = LATCH_INIT};
 	on_worker(workers_get(world.workers, 0), start_fetch, &fetch);
 	usleep(60000);
 	assert_int_equal(fetch.done.count, 0);
@@ -683,9 +694,24 @@ test_tls(void **state)
 	assert_non_null(dir);
 	g_autofree char *cert = g_build_filename(dir, "cert.pem", NULL);
 	g_autofree char *key = g_build_filename(dir, "key.pem", NULL);
-	gchar *argv[] = {"openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
-			 "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=localhost",
-			 "-addext", "subjectAltName=DNS:localhost", "-keyout", key, "-out", cert,
+	gchar *argv[] = {"openssl",
+			 "req",
+			 "-x509",
+			 "-newkey",
+			 "ec",
+			 "-pkeyopt",
+			 "ec_paramgen_curve:P-256",
+			 "-nodes",
+			 "-days",
+			 "2",
+			 "-subj",
+			 "/CN=localhost",
+			 "-addext",
+			 "subjectAltName=DNS:localhost",
+			 "-keyout",
+			 key,
+			 "-out",
+			 cert,
 			 NULL};
 	gint rc = -1;
 	assert_true(g_spawn_sync(NULL, argv, NULL,
@@ -697,7 +723,8 @@ test_tls(void **state)
 	HttpServerOptions options = {.host = "localhost", .cert_path = cert, .key_path = key};
 	HttpServer *server = http_server_open(world.workers, &options, handle, NULL, &error);
 	assert_non_null(server);
-	g_autofree char *target = g_strdup_printf("https://localhost:%u/echo", http_server_port(server));
+	g_autofree char *target = g_strdup_printf("https://localhost:%u/echo",
+						  http_server_port(server));
 	const struct {
 		const char *verify;
 		int want;
@@ -772,14 +799,22 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_raw),	       cmocka_unit_test(test_nul),
-		cmocka_unit_test(test_keep_alive),     cmocka_unit_test(test_body_limits),
-		cmocka_unit_test(test_head_limits),    cmocka_unit_test(test_slow),
-		cmocka_unit_test(test_connection_limit), cmocka_unit_test(test_client_goes),
-		cmocka_unit_test(test_client),	       cmocka_unit_test(test_client_stream),
-		cmocka_unit_test(test_client_headers), cmocka_unit_test(test_client_fails),
-		cmocka_unit_test(test_client_cancel),  cmocka_unit_test(test_tls),
-		cmocka_unit_test(test_free_busy),      cmocka_unit_test(test_never_started),
+		cmocka_unit_test(test_raw),
+		cmocka_unit_test(test_nul),
+		cmocka_unit_test(test_keep_alive),
+		cmocka_unit_test(test_body_limits),
+		cmocka_unit_test(test_head_limits),
+		cmocka_unit_test(test_slow),
+		cmocka_unit_test(test_connection_limit),
+		cmocka_unit_test(test_client_goes),
+		cmocka_unit_test(test_client),
+		cmocka_unit_test(test_client_stream),
+		cmocka_unit_test(test_client_headers),
+		cmocka_unit_test(test_client_fails),
+		cmocka_unit_test(test_client_cancel),
+		cmocka_unit_test(test_tls),
+		cmocka_unit_test(test_free_busy),
+		cmocka_unit_test(test_never_started),
 	};
 	return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The REST API, row by row of the behaviour spec's sections 4.3 to 4.7. */
+#include <cmocka.h>
+#include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
-#include <setjmp.h>
 #include <stdint.h>
-#include <cmocka.h>
 
 #include "base/ids.h"
 #include "world.h"
 
 #define ENVELOPE "\"mail_from\":{\"m\":\"a@x\"},\"rcpt_to\":[{\"m\":\"b@y\"}]"
-#define JSON	 "content-type", "application/json"
+#define JSON     "content-type", "application/json"
 #define BUILDER                                                                                    \
 	"{" ENVELOPE ",\"body\":{\"message_builder\":{\"text_body\":[{\"content_type\":"           \
 	"\"text/plain\",\"content\":{\"create_id\":\"b1\"}},{\"content_type\":\"text/html\","      \
@@ -80,10 +80,14 @@ test_routes(void **state)
 	} CASES[] = {
 		{"GET", "/", 404, "{\"detail\":\"Not Found\"}", NULL},
 		{"GET", "/transactions", 404, "{\"detail\":\"Not Found\"}", NULL},
-		{"DELETE", "/transactions/AAx", 405, "{\"detail\":\"Method Not Allowed\"}", "GET, PATCH"},
-		{"GET", "/transactions/AAx/body", 405, "{\"detail\":\"Method Not Allowed\"}", "PUT"},
-		{"POST", "/transactions/AAx/message_builder", 404, "{\"detail\":\"Not Found\"}", NULL},
-		{"GET", "/senders/x/transactions", 405, "{\"detail\":\"Method Not Allowed\"}", "POST"},
+		{"DELETE", "/transactions/AAx", 405, "{\"detail\":\"Method Not Allowed\"}",
+		 "GET, PATCH"},
+		{"GET", "/transactions/AAx/body", 405, "{\"detail\":\"Method Not Allowed\"}",
+		 "PUT"},
+		{"POST", "/transactions/AAx/message_builder", 404, "{\"detail\":\"Not Found\"}",
+		 NULL},
+		{"GET", "/senders/x/transactions", 405, "{\"detail\":\"Method Not Allowed\"}",
+		 "POST"},
 		{"GET", "/transactions/..%2f..%2fetc", 404, "{\"detail\":\"Not Found\"}", NULL},
 	};
 	for (size_t i = 0; i < G_N_ELEMENTS(CASES); i++) {
@@ -131,14 +135,15 @@ static const struct Post {
 	{"response", "inc", "{\"mail_response\":{\"code\":250}}", 400, "invalid tx json"},
 	{"more sender", "inc", "{\"sender\":{\"name\":\"a\",\"yaml\":{}}}", 400,
 	 "tx json sender may only contain name,tag"},
-	{"more sender, worse tx", "inc", "{\"x\":1,\"sender\":{\"yaml\":{}}}", 400, "invalid tx json"},
+	{"more sender, worse tx", "inc", "{\"x\":1,\"sender\":{\"yaml\":{}}}", 400,
+	 "invalid tx json"},
 	{"one shot, no rcpt", "one", "{\"mail_from\":{\"m\":\"a\"}}", 400,
 	 "transaction creation to non-incremental endpoint must contain mail_from and exactly 1 "
 	 "rcpt_to"},
 	{"one shot, two", "one",
 	 "{\"mail_from\":{\"m\":\"a\"},\"rcpt_to\":[{\"m\":\"b\"},{\"m\":\"c\"}]}", 400, NULL},
-	{"reuse unknown", "inc", "{" ENVELOPE ",\"body\":{\"reuse_uri\":\"/transactions/AAx/body\"}}",
-	 404, NULL},
+	{"reuse unknown", "inc",
+	 "{" ENVELOPE ",\"body\":{\"reuse_uri\":\"/transactions/AAx/body\"}}", 404, NULL},
 	{"reuse no uri", "inc", "{" ENVELOPE ",\"body\":{\"reuse_uri\":\"/etc/passwd\"}}", 400,
 	 "bad reuse_uri"},
 	{"reuse blob as body", "inc",
@@ -163,7 +168,8 @@ test_post(void **state)
 	(void)state;
 	for (size_t i = 0; i < G_N_ELEMENTS(POSTS); i++) {
 		g_auto(Reply) reply = {0};
-		g_autofree char *path = g_strdup_printf("/senders/%s/transactions", POSTS[i].sender);
+		g_autofree char *path = g_strdup_printf("/senders/%s/transactions",
+							POSTS[i].sender);
 		ask(&reply, "POST", path, NULL, POSTS[i].json);
 		if (reply.status != POSTS[i].want)
 			fail_msg("%s: %d %s", POSTS[i].name, reply.status, reply.body);
@@ -257,7 +263,8 @@ test_get(void **state)
 		{"quoted", live, quoted, "0", 304, NULL, quoted},
 		{"negative", live, etag, "-3", 304, NULL, etag},
 		{"bad timeout", live, etag, "1.5", 400, "invalid request-timeout header", NULL},
-		{"bad timeout text", live, etag, "soon", 400, "invalid request-timeout header", NULL},
+		{"bad timeout text", live, etag, "soon", 400, "invalid request-timeout header",
+		 NULL},
 		{"unknown", "/transactions/AAabc", NULL, NULL, 404, "unknown tx", NULL},
 		{"bad id", "/transactions/%20", NULL, NULL, 404, "unknown tx", NULL},
 		{"stored", "/transactions/AAold", NULL, NULL, 200, NULL, "40"},
@@ -295,7 +302,8 @@ test_moved(void **state)
 	static const struct {
 		const char *request, *want;
 	} CASES[] = {
-		{"GET /transactions/ABelse HTTP/1.1\r\n", "location: http://other:81/transactions/ABelse\r\n"},
+		{"GET /transactions/ABelse HTTP/1.1\r\n",
+		 "location: http://other:81/transactions/ABelse\r\n"},
 		{"PUT /transactions/ABelse/body HTTP/1.1\r\ncontent-length: 0\r\n",
 		 "location: http://other:81/transactions/ABelse/body\r\n"},
 		{"PUT /transactions/AAelse/blob/a/b%20c HTTP/1.1\r\ncontent-length: 0\r\n",
@@ -455,8 +463,9 @@ test_inactive(void **state)
 	g_auto(Reply) reply = {0};
 	ask(&reply, "GET", path, HEADERS("if-none-match", etag, "request-timeout", "9"), NULL);
 	assert_int_equal(reply.status, 304);
-	ask(&reply, "PATCH", path, HEADERS(JSON, "if-match", etag), "{\"rcpt_to_list_offset\":1,"
-								    "\"rcpt_to\":[{\"m\":\"c\"}]}");
+	ask(&reply, "PATCH", path, HEADERS(JSON, "if-match", etag),
+	    "{\"rcpt_to_list_offset\":1,"
+	    "\"rcpt_to\":[{\"m\":\"c\"}]}");
 	assert_int_equal(reply.status, 400);
 	assert_string_equal(reply.body, "RestHandler.patch_tx bad request");
 	atomic_store(&world.inactive, false);
@@ -484,7 +493,8 @@ test_patch(void **state)
 		{"empty JSON", inc_path, TYPED, "=", "", 400, "invalid request"},
 		{"array", inc_path, TYPED, "=", "[]", 400, "invalid request"},
 		{"unknown key", inc_path, TYPED, "=", "{\"x\":1}", 400, "invalid request"},
-		{"remote_host", inc_path, TYPED, "=", "{\"remote_host\":[\"h\",1]}", 400, "invalid request"},
+		{"remote_host", inc_path, TYPED, "=", "{\"remote_host\":[\"h\",1]}", 400,
+		 "invalid request"},
 		{"smtp_meta", inc_path, TYPED, "=", "{\"smtp_meta\":{}}", 400, "invalid request"},
 		{"sender", inc_path, TYPED, "=", "{\"sender\":{}}", 400, "invalid request"},
 		{"cancelled", inc_path, TYPED, "=", "{\"cancelled\":true}", 400, "invalid request"},
@@ -496,24 +506,29 @@ test_patch(void **state)
 		 "invalid request"},
 		{"unknown, no etag", "/transactions/AAabc", TYPED, NULL, "{}", 400,
 		 "etags required for update"},
-		{"not incremental", one_path, TYPED, "=", "{\"rcpt_to_list_offset\":1,\"rcpt_to\":[{\"m\":\"c\"}]}",
-		 400, "endpoint does not accept incremental updates"},
+		{"not incremental", one_path, TYPED, "=",
+		 "{\"rcpt_to_list_offset\":1,\"rcpt_to\":[{\"m\":\"c\"}]}", 400,
+		 "endpoint does not accept incremental updates"},
 		{"not incremental: heartbeat", one_path, NULL, "=", "", 200, NULL},
-		{"conflict", inc_path, TYPED, "99", "{\"rcpt_to\":[{\"m\":\"b\"}]}", 412, "update conflict"},
+		{"conflict", inc_path, TYPED, "99", "{\"rcpt_to\":[{\"m\":\"b\"}]}", 412,
+		 "update conflict"},
 		{"conflict, heartbeat", inc_path, NULL, "99", "", 412, "update conflict"},
-		{"offset", inc_path, TYPED, "=", "{\"rcpt_to_list_offset\":1,\"rcpt_to\":[{\"m\":\"b\"}]}", 400,
-		 NULL},
+		{"offset", inc_path, TYPED, "=",
+		 "{\"rcpt_to_list_offset\":1,\"rcpt_to\":[{\"m\":\"b\"}]}", 400, NULL},
 		{"first", inc_path, TYPED, "=", "{\"rcpt_to\":[{\"m\":\"b\"}]}", 200, NULL},
 		{"no offset", inc_path, TYPED, "=", "{\"rcpt_to\":[{\"m\":\"b\"}]}", 400, NULL},
-		{"second", inc_path, TYPED, "=", "{\"rcpt_to_list_offset\":1,\"rcpt_to\":[{\"m\":\"c\"}]}", 200,
+		{"second", inc_path, TYPED, "=",
+		 "{\"rcpt_to_list_offset\":1,\"rcpt_to\":[{\"m\":\"c\"}]}", 200, NULL},
+		{"again mail_from", inc_path, TYPED, "=", "{\"mail_from\":{\"m\":\"other\"}}", 200,
 		 NULL},
-		{"again mail_from", inc_path, TYPED, "=", "{\"mail_from\":{\"m\":\"other\"}}", 200, NULL},
 		{"heartbeat", inc_path, NULL, "=", "", 200, NULL},
 		{"other offset key", inc_path, TYPED, "=", "{\"x_list_offset\":3}", 200, NULL},
-		{"filter output", inc_path, TYPED, "=", "{\"filter_output\":{\"f\":{}}}", 200, NULL},
+		{"filter output", inc_path, TYPED, "=", "{\"filter_output\":{\"f\":{}}}", 200,
+		 NULL},
 		{"stored", "/transactions/AAold", TYPED, "40", "{}", 400,
 		 "RestHandler.patch_tx bad request"},
-		{"stored, conflict", "/transactions/AAold", TYPED, "39", "{}", 412, "update conflict"},
+		{"stored, conflict", "/transactions/AAold", TYPED, "39", "{}", 412,
+		 "update conflict"},
 		{"stored, heartbeat", "/transactions/AAold", NULL, "40", "", 200, NULL},
 	};
 	for (size_t i = 0; i < G_N_ELEMENTS(CASES); i++) {
@@ -566,7 +581,8 @@ test_patch_body(void **state)
 	g_autofree char *path = tx_path(id, "");
 	g_auto(Reply) reply = {0};
 	int completed = atomic_load(&world.completed);
-	ask(&reply, "PATCH", path, HEADERS(JSON, "if-match", etag), "{\"body\":{\"inline\":\"text\"}}");
+	ask(&reply, "PATCH", path, HEADERS(JSON, "if-match", etag),
+	    "{\"body\":{\"inline\":\"text\"}}");
 	assert_int_equal(reply.status, 200);
 	assert_int_equal(atomic_load(&world.completed), completed + 1);
 	assert_true(with_tx(id, check_body, (void *)(uintptr_t) "text"));
@@ -574,9 +590,9 @@ test_patch_body(void **state)
 		json_object_get(json_object_get(reply.json, "body"), "blob_status"), "finalized")));
 	/* By reference, from any worker to any other. */
 	for (int i = 0; i < 6; i++) {
-		g_autofree char *json =
-			g_strdup_printf("{" ENVELOPE ",\"body\":{\"reuse_uri\":\"%s/transactions/%s/body\"}}",
-					world.base, id);
+		g_autofree char *json = g_strdup_printf(
+			"{" ENVELOPE ",\"body\":{\"reuse_uri\":\"%s/transactions/%s/body\"}}",
+			world.base, id);
 		g_autofree char *copy = create("inc", json);
 		assert_true(with_tx(copy, check_body, (void *)(uintptr_t) "text"));
 	}
@@ -863,7 +879,8 @@ test_no_body_json(void **state)
 	g_autofree char *id = create("inc", "{" ENVELOPE "}");
 	g_autofree char *etag = current_etag(id);
 	g_autofree char *path = tx_path(id, "");
-	ask(&reply, "PATCH", path, HEADERS(JSON, "if-match", etag), "{\"body\":{\"inline\":\"x\"}}");
+	ask(&reply, "PATCH", path, HEADERS(JSON, "if-match", etag),
+	    "{\"body\":{\"inline\":\"x\"}}");
 	assert_int_equal(reply.status, 400);
 	world.host.accepts_body_json = true;
 }
@@ -891,15 +908,24 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_routes),	      cmocka_unit_test(test_post),
-		cmocka_unit_test(test_post_answer),   cmocka_unit_test(test_get),
-		cmocka_unit_test(test_moved),	      cmocka_unit_test(test_long_poll),
-		cmocka_unit_test(test_long_poll_ends), cmocka_unit_test(test_inactive),
-		cmocka_unit_test(test_patch),	      cmocka_unit_test(test_patch_body),
-		cmocka_unit_test(test_put),	      cmocka_unit_test(test_put_unknown),
-		cmocka_unit_test(test_put_large),     cmocka_unit_test(test_put_chunked),
-		cmocka_unit_test(test_put_complete),  cmocka_unit_test(test_put_etag),
-		cmocka_unit_test(test_cancel),	      cmocka_unit_test(test_no_body_json),
+		cmocka_unit_test(test_routes),
+		cmocka_unit_test(test_post),
+		cmocka_unit_test(test_post_answer),
+		cmocka_unit_test(test_get),
+		cmocka_unit_test(test_moved),
+		cmocka_unit_test(test_long_poll),
+		cmocka_unit_test(test_long_poll_ends),
+		cmocka_unit_test(test_inactive),
+		cmocka_unit_test(test_patch),
+		cmocka_unit_test(test_patch_body),
+		cmocka_unit_test(test_put),
+		cmocka_unit_test(test_put_unknown),
+		cmocka_unit_test(test_put_large),
+		cmocka_unit_test(test_put_chunked),
+		cmocka_unit_test(test_put_complete),
+		cmocka_unit_test(test_put_etag),
+		cmocka_unit_test(test_cancel),
+		cmocka_unit_test(test_no_body_json),
 		cmocka_unit_test(test_drain),
 	};
 	return cmocka_run_group_tests(tests, set_up, tear_down);

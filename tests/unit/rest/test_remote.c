@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The remote port: against our own API with a host that answers, and against a server that follows
  * a script, mostly a bad one. */
+#include <cmocka.h>
+#include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
-#include <setjmp.h>
 #include <stdint.h>
-#include <cmocka.h>
 
 #include "base/ids.h"
 #include "rest/remote.h"
@@ -355,7 +355,6 @@ never(const Run *run)
 	return false;
 }
 
-
 static void
 test_cancelled(void **state)
 {
@@ -369,8 +368,7 @@ test_cancelled(void **state)
 	finish_run(&run);
 	wait_for_cancels(cancels + 1);
 	/* Cancelled at the very start: the answer to the POST says what to cancel. */
-	Run early = {
-		.url = url, .set_up = set_up_envelope, .is_done = never, .stop_at_once = true};
+	Run early = {.url = url, .set_up = set_up_envelope, .is_done = never, .stop_at_once = true};
 	start_run(&early);
 	finish_run(&early);
 	wait_for_cancels(cancels + 2);
@@ -388,7 +386,7 @@ typedef struct Line {
 	const char *want; /* "METHOD /path" */
 	int status;
 	const char *headers[7];
-	const char *body; /* JSON, unless a content type is among the headers */
+	const char *body;    /* JSON, unless a content type is among the headers */
 	const char *body_in; /* what the request must hold; NULL: not looked at */
 } Line;
 
@@ -417,7 +415,8 @@ play(HttpRequest *request, const Line *line)
 	HttpHeader headers[3];
 	size_t n = 0;
 	const char *type = line->body != NULL ? "application/json" : NULL;
-	for (size_t i = 0; i + 1 < G_N_ELEMENTS(line->headers) && line->headers[i] != NULL; i += 2) {
+	for (size_t i = 0; i + 1 < G_N_ELEMENTS(line->headers) && line->headers[i] != NULL;
+	     i += 2) {
 		if (strcmp(line->headers[i], "content-type") == 0)
 			type = line->headers[i + 1];
 		else
@@ -448,9 +447,9 @@ on_script_body(void *arg, HttpRequest *request, HttpBodyEvent event, const char 
 		const Line *line = &script.lines[next];
 		const char *range = http_header(request, "content-range");
 		const char *finalize = http_header(request, "x-finalize-blob-length");
-		g_autofree char *full =
-			g_strconcat(got, range != NULL ? " " : "", range != NULL ? range : "",
-				    finalize != NULL ? " =" : "", finalize != NULL ? finalize : "", NULL);
+		g_autofree char *full = g_strconcat(
+			got, range != NULL ? " " : "", range != NULL ? range : "",
+			finalize != NULL ? " =" : "", finalize != NULL ? finalize : "", NULL);
 		if (strcmp(full, line->want) != 0)
 			note(line->want, full);
 		if (line->body_in != NULL && strcmp(line->body_in, data) != 0)
@@ -467,8 +466,8 @@ handle_script(void *arg, HttpRequest *request)
 }
 
 #define CREATED "location", "/transactions/7", "etag", "e1"
-#define SENT	"{\"mail_from\":{},\"rcpt_to\":[{}]"
-#define OK_ENV                                                                                     \
+#define SENT    "{\"mail_from\":{},\"rcpt_to\":[{}]"
+#define OK_ENV                                                                                       \
 	SENT ",\"mail_response\":{\"code\":250,\"message\":\"m\"},\"rcpt_response\":[{\"code\":250," \
 	     "\"message\":\"r\"}]"
 #define OK_DATA ",\"data_response\":{\"code\":250,\"message\":\"d\"}}"
@@ -509,72 +508,138 @@ keep_tx(Run *run, Tx **ret_tx)
 }
 
 static const Failure FAILURES[] = {
-	{"post 500", 1, {{"POST /", 500, {0}, NULL, NULL}}, 450,
+	{"post 500",
+	 1,
+	 {{"POST /", 500, {0}, NULL, NULL}},
+	 450,
 	 "RestEndpoint._start_upstream_tx http error 500"},
-	{"post 200", 1, {{"POST /", 200, {CREATED}, OK_ENV "}", NULL}}, 450,
+	{"post 200",
+	 1,
+	 {{"POST /", 200, {CREATED}, OK_ENV "}", NULL}},
+	 450,
 	 "RestEndpoint._start_upstream_tx http error 200"},
-	{"post without location", 1, {{"POST /", 201, {"etag", "1"}, OK_ENV "}", NULL}}, 450,
+	{"post without location",
+	 1,
+	 {{"POST /", 201, {"etag", "1"}, OK_ENV "}", NULL}},
+	 450,
 	 "RestEndpoint._start_upstream_tx http error 201"},
-	{"post without etag", 1, {{"POST /", 201, {"location", "/transactions/7"}, OK_ENV "}", NULL}},
-	 450, "RestEndpoint._start_upstream_tx bad response no etag"},
-	{"post, bad JSON", 1, {{"POST /", 201, {CREATED}, "{", NULL}}, 450,
+	{"post without etag",
+	 1,
+	 {{"POST /", 201, {"location", "/transactions/7"}, OK_ENV "}", NULL}},
+	 450,
+	 "RestEndpoint._start_upstream_tx bad response no etag"},
+	{"post, bad JSON",
+	 1,
+	 {{"POST /", 201, {CREATED}, "{", NULL}},
+	 450,
 	 "RestEndpoint._start_upstream_tx bad resp json"},
-	{"post, text", 1, {{"POST /", 201, {CREATED, "content-type", "text/plain"}, "{}", NULL}}, 450,
+	{"post, text",
+	 1,
+	 {{"POST /", 201, {CREATED, "content-type", "text/plain"}, "{}", NULL}},
+	 450,
 	 "RestEndpoint._start_upstream_tx bad resp json"},
-	{"post, unknown key", 1, {{"POST /", 201, {CREATED}, SENT ",\"queue_id\":\"x\"}", NULL}}, 450,
+	{"post, unknown key",
+	 1,
+	 {{"POST /", 201, {CREATED}, SENT ",\"queue_id\":\"x\"}", NULL}},
+	 450,
 	 "RestEndpoint._start_upstream_tx bad upstream delta"},
-	{"post, not what was sent", 1, {{"POST /", 201, {CREATED}, "{\"rcpt_to\":[{},{}]}", NULL}}, 450,
+	{"post, not what was sent",
+	 1,
+	 {{"POST /", 201, {CREATED}, "{\"rcpt_to\":[{},{}]}", NULL}},
+	 450,
 	 "RestEndpoint._start_upstream_tx bad upstream delta"},
-	{"get 500", 2,
-	 {{"POST /", 201, {CREATED}, SENT "}", NULL}, {"GET /transactions/7", 500, {0}, NULL, NULL}}, 450,
+	{"get 500",
+	 2,
+	 {{"POST /", 201, {CREATED}, SENT "}", NULL},
+	  {"GET /transactions/7", 500, {0}, NULL, NULL}},
+	 450,
 	 "RestEndpoint._start_upstream_tx GET err"},
-	{"get without etag", 2,
+	{"get without etag",
+	 2,
 	 {{"POST /", 201, {CREATED}, SENT "}", NULL},
 	  {"GET /transactions/7", 200, {0}, OK_ENV "}", NULL}},
-	 450, "RestEndpoint._start_upstream_tx GET err"},
-	{"304 with another etag", 2,
+	 450,
+	 "RestEndpoint._start_upstream_tx GET err"},
+	{"304 with another etag",
+	 2,
 	 {{"POST /", 201, {CREATED}, SENT "}", NULL},
 	  {"GET /transactions/7", 304, {"etag", "e2"}, NULL, NULL}},
-	 450, "RestEndpoint._start_upstream_tx GET err"},
-	{"upstream gives up", 2,
+	 450,
+	 "RestEndpoint._start_upstream_tx GET err"},
+	{"upstream gives up",
+	 2,
 	 {{"POST /", 201, {CREATED}, SENT "}", NULL},
-	  {"GET /transactions/7", 200, {"etag", "e2"}, SENT ",\"final_attempt_reason\":\"x\"}", NULL}},
-	 450, "RestEndpoint._start_upstream_tx upstream gave up"},
-	{"put 500", 2, {POST_OK, {"PUT /transactions/7/body", 500, {0}, NULL, "hello"}}, 450,
+	  {"GET /transactions/7",
+	   200,
+	   {"etag", "e2"},
+	   SENT ",\"final_attempt_reason\":\"x\"}",
+	   NULL}},
+	 450,
+	 "RestEndpoint._start_upstream_tx upstream gave up"},
+	{"put 500",
+	 2,
+	 {POST_OK, {"PUT /transactions/7/body", 500, {0}, NULL, "hello"}},
+	 450,
 	 "RestEndpoint._put_blob_chunk PUT err"},
-	{"put 404", 2, {POST_OK, {"PUT /transactions/7/body", 404, {0}, NULL, "hello"}}, 450,
+	{"put 404",
+	 2,
+	 {POST_OK, {"PUT /transactions/7/body", 404, {0}, NULL, "hello"}},
+	 450,
 	 "RestEndpoint._put_blob_chunk PUT err"},
-	{"put 413", 2, {POST_OK, {"PUT /transactions/7/body", 413, {0}, NULL, "hello"}}, 552,
+	{"put 413",
+	 2,
+	 {POST_OK, {"PUT /transactions/7/body", 413, {0}, NULL, "hello"}},
+	 552,
 	 "5.3.4 message too large for the next hop"},
-	{"put, bad range", 2,
-	 {POST_OK, {"PUT /transactions/7/body", 200, {"content-range", "x"}, NULL, "hello"}}, 450,
+	{"put, bad range",
+	 2,
+	 {POST_OK, {"PUT /transactions/7/body", 200, {"content-range", "x"}, NULL, "hello"}},
+	 450,
 	 "RestEndpoint._put_blob_chunk bad range"},
-	{"put, range from the middle", 2,
-	 {POST_OK, {"PUT /transactions/7/body", 200, {"content-range", "bytes 1-4/5"}, NULL, "hello"}}, 450,
+	{"put, range from the middle",
+	 2,
+	 {POST_OK,
+	  {"PUT /transactions/7/body", 200, {"content-range", "bytes 1-4/5"}, NULL, "hello"}},
+	 450,
 	 "RestEndpoint._put_blob_chunk bad range"},
-	{"put, more than sent", 2,
-	 {POST_OK, {"PUT /transactions/7/body", 200, {"content-range", "bytes 0-5/6"}, NULL, "hello"}}, 450,
+	{"put, more than sent",
+	 2,
+	 {POST_OK,
+	  {"PUT /transactions/7/body", 200, {"content-range", "bytes 0-5/6"}, NULL, "hello"}},
+	 450,
 	 "invalid resp content-range"},
-	{"put 416 without range", 2, {POST_OK, {"PUT /transactions/7/body", 416, {0}, NULL, "hello"}}, 450,
+	{"put 416 without range",
+	 2,
+	 {POST_OK, {"PUT /transactions/7/body", 416, {0}, NULL, "hello"}},
+	 450,
 	 "RestEndpoint._put_blob_chunk PUT err"},
-	{"put 416 for ever", 5,
+	{"put 416 for ever",
+	 5,
 	 {POST_OK,
 	  {"PUT /transactions/7/body", 416, {"content-range", "bytes */5"}, NULL, "hello"},
 	  {"PUT /transactions/7/body", 416, {"content-range", "bytes */5"}, NULL, "hello"},
 	  {"PUT /transactions/7/body", 416, {"content-range", "bytes */5"}, NULL, "hello"},
 	  {"PUT /transactions/7/body", 416, {"content-range", "bytes */5"}, NULL, "hello"}},
-	 450, "RestEndpoint._put_blob_chunk PUT err"},
-	{"get for data 500", 3,
+	 450,
+	 "RestEndpoint._put_blob_chunk PUT err"},
+	{"get for data 500",
+	 3,
 	 {POST_OK,
 	  {"PUT /transactions/7/body", 200, {0}, NULL, "hello"},
 	  {"GET /transactions/7", 500, {0}, NULL, NULL}},
-	 450, "RestEndpoint upstream invalid resp/delta get"},
-	{"an answer changes", 3,
+	 450,
+	 "RestEndpoint upstream invalid resp/delta get"},
+	{"an answer changes",
+	 3,
 	 {POST_OK,
 	  {"PUT /transactions/7/body", 200, {0}, NULL, "hello"},
-	  {"GET /transactions/7", 200, {"etag", "e2"},
-	   SENT ",\"mail_response\":{\"code\":251,\"message\":\"m\"}}", NULL}},
-	 450, "RestEndpoint upstream invalid resp/delta get"},
+	  {"GET /transactions/7",
+	   200,
+	   {"etag", "e2"},
+	   SENT ",\"mail_response\":{\"code\":251,\"message\":\"m\"}}",
+	   NULL}},
+	 450,
+	 "RestEndpoint upstream invalid resp/delta get"},
 };
 
 static Tx *kept;
@@ -599,7 +664,8 @@ test_failures(void **state)
 	(void)state;
 	for (size_t i = 0; i < G_N_ELEMENTS(FAILURES); i++) {
 		const Failure *f = &FAILURES[i];
-		Run run = {.set_up = set_up_whole, .on_change = keep_in_change, .is_done = has_data};
+		Run run = {
+			.set_up = set_up_whole, .on_change = keep_in_change, .is_done = has_data};
 		run_script(f->lines, f->n, &run);
 		const Response *first = kept->mail_response;
 		if (response_ok(first))
@@ -618,7 +684,8 @@ test_network(void **state)
 	(void)state;
 	Run run = {.url = "http://127.0.0.1:1/", .set_up = set_up_whole, .is_done = has_data};
 	do_run(&run);
-	assert_response(run.tx->mail_response, 450, "RestEndpoint._start_upstream_tx http exception");
+	assert_response(run.tx->mail_response, 450,
+			"RestEndpoint._start_upstream_tx http exception");
 	/* A temporary failure stays one all the way. */
 	assert_int_equal(tx_rcpt(run.tx, 0)->response->code, 450);
 	assert_int_equal(run.tx->data_response->code, 450);
@@ -681,7 +748,9 @@ test_conflict(void **state)
 		POST_OK,
 		{"PATCH /transactions/7", 412, {0}, NULL, PATCH_JSON},
 		{"GET /transactions/7", 200, {"etag", "e5"}, OK_ENV "}", ""},
-		{"PATCH /transactions/7", 200, {"etag", "e6"},
+		{"PATCH /transactions/7",
+		 200,
+		 {"etag", "e6"},
 		 "{\"mail_from\":{},\"rcpt_to\":[{},{}],\"mail_response\":{\"code\":250,\"message\":\"m\"},"
 		 "\"rcpt_response\":[{\"code\":250,\"message\":\"r\"},{\"code\":250,\"message\":\"s\"}]}",
 		 PATCH_JSON},
@@ -697,10 +766,26 @@ test_resume(void **state)
 	/* 416 says what is there; what is missing goes on from there. */
 	static const Line LINES[] = {
 		POST_OK,
-		{"PUT /transactions/7/body bytes 0-1/*", 200, {"content-range", "bytes 0-1/*"}, "{}", "he"},
-		{"PUT /transactions/7/body bytes 2-3/*", 416, {"content-range", "bytes 0-0/*"}, NULL, "ll"},
-		{"PUT /transactions/7/body bytes 1-2/*", 200, {"content-range", "bytes 0-2/*"}, "{}", "el"},
-		{"PUT /transactions/7/body bytes 3-4/5", 200, {"content-range", "bytes 0-4/5"}, "{}", "lo"},
+		{"PUT /transactions/7/body bytes 0-1/*",
+		 200,
+		 {"content-range", "bytes 0-1/*"},
+		 "{}",
+		 "he"},
+		{"PUT /transactions/7/body bytes 2-3/*",
+		 416,
+		 {"content-range", "bytes 0-0/*"},
+		 NULL,
+		 "ll"},
+		{"PUT /transactions/7/body bytes 1-2/*",
+		 200,
+		 {"content-range", "bytes 0-2/*"},
+		 "{}",
+		 "el"},
+		{"PUT /transactions/7/body bytes 3-4/5",
+		 200,
+		 {"content-range", "bytes 0-4/5"},
+		 "{}",
+		 "lo"},
 		{"GET /transactions/7", 304, {"etag", "e1"}, NULL, NULL},
 		{"GET /transactions/7", 200, {"etag", "e2"}, OK_ENV OK_DATA, NULL},
 	};
@@ -710,7 +795,11 @@ test_resume(void **state)
 	static const Line WHOLE[] = {
 		POST_OK,
 		{"PUT /transactions/7/body", 416, {"content-range", "bytes 0-2/*"}, NULL, "hello"},
-		{"PUT /transactions/7/body bytes 3-4/5", 200, {"content-range", "bytes 0-4/5"}, "{}", "lo"},
+		{"PUT /transactions/7/body bytes 3-4/5",
+		 200,
+		 {"content-range", "bytes 0-4/5"},
+		 "{}",
+		 "lo"},
 		{"GET /transactions/7", 200, {"etag", "e2"}, OK_ENV OK_DATA, NULL},
 	};
 	run = (Run){.set_up = set_up_whole, .is_done = has_data};
@@ -745,7 +834,10 @@ test_receiver(void **state)
 	(void)state;
 	static const Line PARSED[] = {
 		{"POST /", 201, {CREATED}, OK_ENV SLOTS "}", NULL},
-		{"POST /app/7/builder", 200, {"etag", "e2"}, OK_ENV FILLED "}",
+		{"POST /app/7/builder",
+		 200,
+		 {"etag", "e2"},
+		 OK_ENV FILLED "}",
 		 "{\"text_body\":[{\"content\":{\"create_id\":\"0\"}}]}"},
 		{"PUT /app/7/part0", 200, {0}, NULL, "part"},
 		{"PUT /app/7/raw", 200, {0}, NULL, "raw message"},
@@ -808,10 +900,10 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_whole),	  cmocka_unit_test(test_smtp_like),
-		cmocka_unit_test(test_rush),	  cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_whole),     cmocka_unit_test(test_smtp_like),
+		cmocka_unit_test(test_rush),      cmocka_unit_test(test_refused),
 		cmocka_unit_test(test_cancelled), cmocka_unit_test(test_failures),
-		cmocka_unit_test(test_network),	  cmocka_unit_test(test_unchanged),
+		cmocka_unit_test(test_network),   cmocka_unit_test(test_unchanged),
 		cmocka_unit_test(test_conflict),  cmocka_unit_test(test_resume),
 		cmocka_unit_test(test_receiver),
 	};

@@ -32,9 +32,9 @@ typedef struct World {
 	char *base;
 	const char *service; /* service_uri; NULL: `base` */
 	GPtrArray *lives[WORKERS];
-	atomic_int completed;	    /* calls of host.complete */
+	atomic_int completed;       /* calls of host.complete */
 	atomic_int complete_status; /* what it answers; 0: 200 */
-	atomic_bool inactive;	    /* host.is_active says no */
+	atomic_bool inactive;       /* host.is_active says no */
 	atomic_int cancels;
 } World;
 
@@ -140,7 +140,8 @@ fake_create(RestHost *host, Worker *worker, Tx *tx, RestDoneFn *done, void *arg)
 	answer_later(worker, (Later){.verdict = {.status = 201}, .done = done, .arg = arg});
 }
 
-/* Of ids that are not live: "..old" is in the store and finished, "..else" belongs to another node. */
+/* Of ids that are not live: "..old" is in the store and finished, "..else" belongs to another node.
+ */
 static void
 fake_load(RestHost *host, Worker *worker, const char *id, RestLoadFn *done, void *arg)
 {
@@ -183,9 +184,9 @@ fake_cancel(RestHost *host, Worker *worker, const char *id, Tx *tx, RestDoneFn *
 	atomic_fetch_add(&world.cancels, 1);
 	if (tx != NULL)
 		tx_cancel(tx);
-	answer_later(worker, (Later){.verdict = {.status = tx != NULL ? 200 : 404},
-				     .done = done,
-				     .arg = arg});
+	answer_later(
+		worker,
+		(Later){.verdict = {.status = tx != NULL ? 200 : 404}, .done = done, .arg = arg});
 }
 
 typedef struct Reuse {
@@ -313,8 +314,8 @@ ask_bytes(Reply *reply, const char *method, const char *path, const char *const 
 	size_t n = 1;
 	for (; headers != NULL && *headers != NULL; headers += 2)
 		list[n++] = (HttpHeader){headers[0], headers[1]};
-	g_autofree char *url =
-		strstr(path, "://") != NULL ? g_strdup(path) : g_strconcat(world.base, path, NULL);
+	g_autofree char *url = strstr(path, "://") != NULL ? g_strdup(path)
+							   : g_strconcat(world.base, path, NULL);
 	reply_clear(reply);
 	reply->done = (Latch)LATCH_INIT;
 	reply->spec = (HttpCallSpec){.method = method,
