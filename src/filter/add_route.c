@@ -25,6 +25,8 @@ typedef struct AddRoute {
 	GArray *map;   /* guint32 by recipient of `side`: its index in down */
 	size_t looked; /* recipients of down */
 	bool body_shown;
+	uint64_t body_len; /* what the copy was told of, */
+	bool body_final;   /* since news come again after a wait */
 	Deadline store_by; /* the copy is complete; 0: not yet */
 	Timer timer;
 } AddRoute;
@@ -88,11 +90,16 @@ add_rcpts(Filter *filter)
 static void
 add_body(Filter *filter)
 {
-	const AddRoute *route = filter->state;
+	AddRoute *route = filter->state;
+	TxBody *body = filter->down->body;
+	uint64_t len = tx_body_len(body);
+	bool final = tx_body_is_final(body);
 	if (route->side->body == NULL)
-		tx_set_body(route->side, filter->down->body);
-	else
+		tx_set_body(route->side, body);
+	else if (len != route->body_len || final != route->body_final)
 		tx_note_body(route->side);
+	route->body_len = len;
+	route->body_final = final;
 }
 
 /* ---- its answers ---- */

@@ -1,0 +1,527 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Filters that publish signals: dns_resolution and remote_host against answers made here in place
+ * of the resolver, spf_check and dkim_check. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "harness.h"
+
+#define DNS    "koukan.mx_resolution.DnsResolutionFilter"
+#define REMOTE "koukan.remote_host_filter.RemoteHostFilter"
+
+/* ---- the resolver: a zone, answers at the end of the turn ---- */
+
+typedef struct Zone {
+	const char *name; /* without trailing dot */
+	DnsType type;
+	DnsStatus status;
+	const char *records[4]; /* MX: "10 host." */
+} Zone;
+
+struct DnsQuery {
+	Defer defer;
+	char *name;
+	DnsType type;
+	DnsFn *fn;
+	void *arg;
+};
+
+struct Dns {
+	DeferQueue *queue;
+	const Zone *zone;
+	bool silent; /* never answers */
+	unsigned open, asked;
+};
+
+static Dns *the_dns;
+
+static void
+query_free(DnsQuery *query)
+{
+	the_dns->open--;
+	defer_cancel(&query->defer);
+	g_free(query->name);
+	g_free(query);
+}
+
+static void
+record_free(void *data)
+{
+	DnsRecord *record = data;
+	g_free(record->text);
+	g_free(record);
+}
+
+static void
+on_answer(void *arg)
+{
+	DnsQuery *query = arg;
+	DnsAnswer answer = {.status = DNS_NXDOMAIN,
+			    .records = g_ptr_array_new_with_free_func(record_free)};
+	for (const Zone *row = the_dns->zone; row->name != NULL; row++) {
+		if (strcmp(row->name, query->name) != 0)
+			continue;
+		if (answer.status == DNS_NXDOMAIN)
+			answer.status = DNS_NODATA;
+		if (row->type != query->type)
+			continue;
+		answer.status = row->status;
+		for (int i = 0; row->records[i] != NULL; i++) {
+			DnsRecord *record = g_new0(DnsRecord, 1);
+			const char *text = row->records[i];
+			if (row->type == DNS_MX) {
+				char *end = NULL;
+				record->preference = (uint16_t)g_ascii_strtoull(text, &end, 10);
+				text = end + 1;
+			}
+			record->text = g_strdup(text);
+			g_ptr_array_add(answer.records, record);
+		}
+	}
+	DnsFn *fn = query->fn;
+	void *fn_arg = query->arg;
+	query_free(query);
+	fn(fn_arg, &answer);
+	g_ptr_array_unref(answer.records);
+}
+
+DnsQuery *
+dns_query(Dns *dns, const char *name, DnsType type, DnsFn *fn, void *arg)
+{
+	DnsQuery *query = g_new0(DnsQuery, 1);
+	query->name = g_ascii_strdown(name, -1);
+	size_t len = strlen(query->name);
+	if (len > 0 && query->name[len - 1] == '.')
+		query->name[len - 1] = '\0';
+	query->type = type;
+	query->fn = fn;
+	query->arg = arg;
+	defer_init(&query->defer, on_answer, query);
+	if (!dns->silent)
+		defer_queue(dns->queue, &query->defer);
+	dns->open++;
+	dns->asked++;
+	return query;
+}
+
+void
+dns_cancel(DnsQuery *query)
+{
+	if (query != NULL)
+		query_free(query);
+}
+
+static Dns dns;
+
+static Harness *
+setup(const char *yaml, const Zone *zone)
+{
+	Harness *h = harness_new();
+	harness_endpoint(h, "gateway", "http://gw/", "router");
+	dns = (Dns){.queue = h->queue, .zone = zone};
+	the_dns = &dns;
+	h->env.dns = &dns;
+	harness_chain(h, yaml);
+	return h;
+}
+
+static void
+teardown(Harness *h)
+{
+	chain_free(h->chain);
+	h->chain = NULL;
+	assert_int_equal(dns.open, 0);
+	harness_free(h);
+}
+
+/* ---- dns_resolution ---- */
+
+#define ROUTE(hosts)                                                                               \
+	"- filter: router\n"                                                                       \
+	"  destination: {endpoint: gateway, host_list: [" hosts "]}\n"
+#define ALL  "- {filter: dns_resolution, suffix: ''}\n"
+#define END  "- {filter: rest_output}\n"
+#define H(n) "{host: " n ", port: 25}"
+
+static const Zone zone[] = {
+	{"mx.example", DNS_MX, DNS_OK, {"20 b.mx.example.", "10 a.mx.example."}},
+	{"a.mx.example", DNS_A, DNS_OK, {"192.0.2.1", "192.0.2.2"}},
+	{"a.mx.example", DNS_AAAA, DNS_OK, {"2001:db8::1"}},
+	{"b.mx.example", DNS_A, DNS_OK, {"192.0.2.2", "192.0.2.3"}},
+	{"equal.example", DNS_MX, DNS_OK, {"10 b.mx.example.", "10 v6.example."}},
+	{"nomx.example", DNS_A, DNS_OK, {"192.0.2.9"}},
+	{"v6.example", DNS_AAAA, DNS_OK, {"2001:db8::9"}},
+	{"empty.example", DNS_MX, DNS_OK, {"10 nowhere.example."}},
+	{"null.example", DNS_MX, DNS_OK, {"0 ."}},
+	{"temp.example", DNS_MX, DNS_TEMP, {NULL}},
+	{"half.example", DNS_MX, DNS_OK, {"10 halftemp.example.", "20 nomx.example."}},
+	{"halftemp.example", DNS_A, DNS_TEMP, {NULL}},
+	{NULL, 0, 0, {NULL}},
+};
+
+typedef struct ResolveCase {
+	const char *name, *chain;
+	int result;           /* -1: none */
+	const char *hosts[5]; /* told to the next node, in order; none: refused */
+} ResolveCase;
+
+static const ResolveCase resolve_cases[] = {
+	{"mx",
+	 ROUTE(H("mx.example")) ALL END,
+	 0,
+	 {"192.0.2.1", "192.0.2.2", "2001:db8::1", "192.0.2.3"}},
+	{"equal preferences",
+	 ROUTE(H("equal.example")) ALL END,
+	 0,
+	 {"192.0.2.2", "192.0.2.3", "2001:db8::9"}},
+	{"no mx", ROUTE(H("nomx.example")) ALL END, 0, {"192.0.2.9"}},
+	{"ipv6", ROUTE(H("v6.example")) ALL END, 0, {"2001:db8::9"}},
+	{"two hosts",
+	 ROUTE(H("nomx.example") "," H("v6.example")) ALL END,
+	 0,
+	 {"192.0.2.9", "2001:db8::9"}},
+	{"one host without answer", ROUTE(H("half.example")) ALL END, 0, {"192.0.2.9"}},
+	{"empty", ROUTE(H("empty.example")) ALL END, 2, {NULL}},
+	{"null mx", ROUTE(H("null.example")) ALL END, 1, {NULL}},
+	{"nxdomain", ROUTE(H("none.example")) ALL END, 1, {NULL}},
+	{"servfail", ROUTE(H("temp.example")) ALL END, 2, {NULL}},
+	{"one of two fails", ROUTE(H("nomx.example") "," H("none.example")) ALL END, 1, {NULL}},
+	{"literal address", ROUTE(H("192.0.2.77")) ALL END, 0, {"192.0.2.77"}},
+	{"no match",
+	 ROUTE(H("other.test")) "- {filter: dns_resolution, suffix: .example}\n" END,
+	 0,
+	 {"other.test"}},
+	{"nothing configured",
+	 ROUTE(H("none.example")) "- {filter: dns_resolution}\n" END,
+	 0,
+	 {"none.example"}},
+	{"static, suffix in any case",
+	 ROUTE(H("a.EXAMPLE")) "- {filter: dns_resolution, suffix: .example, static_hosts: [" H(
+		 "127.0.0.1") "]}\n" END,
+	 0,
+	 {"127.0.0.1"}},
+	{"static, literal, order kept",
+	 ROUTE(H("before") "," H("fake_smtpd") "," H("behind")) "- {filter: dns_resolution, literal: fake_smtpd, overwrite: true, static_hosts: [" H(
+		 "127.0.0.1") "]}\n" END,
+	 0,
+	 {"before", "127.0.0.1", "behind"}},
+};
+
+static void
+run_resolve(const ResolveCase *c)
+{
+	Harness *h = setup(c->chain, zone);
+	harness_mail(h, "");
+	harness_rcpt(h, "bob@nomx.example");
+	harness_turn(h);
+	const json_t *output = harness_output(h, DNS);
+	assert_int_equal(json_integer_value(json_object_get(output, "resolution_result")),
+			 c->result);
+	assert_null(json_object_get(output, "mail_from_result"));
+	if (c->hosts[0] == NULL) {
+		assert_int_equal(h->opened->len, 0);
+		assert_response(
+			h->tx->mail_response,
+			c->result == 1
+				? "550 5.1.2 no mail host for the recipient's domain"
+				: "450 4.4.3 the recipient's domain cannot be looked up now");
+	}
+	for (guint i = 0; i < 5 && c->hosts[i] != NULL; i++) {
+		const Tx *up = harness_port(h, i)->tx;
+		assert_string_equal(up->remote_host->host, c->hosts[i]);
+		assert_int_equal(up->remote_host->port, 25);
+		tx_answer_mail((Tx *)up, response_new(450, NULL));
+		harness_turn(h);
+		assert_int_equal(h->tx->mail_response != NULL, c->hosts[i + 1] == NULL);
+	}
+	teardown(h);
+}
+
+static void
+test_resolve(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < G_N_ELEMENTS(resolve_cases); i++) {
+		print_message("# %s\n", resolve_cases[i].name);
+		run_resolve(&resolve_cases[i]);
+	}
+}
+
+static void
+test_mail_and_rcpts(void **state)
+{
+	(void)state;
+	Harness *h = setup(ALL "- {filter: rest_output, static_endpoint: 'http://x/'}\n", zone);
+	harness_mail(h, "alice@none.example");
+	harness_rcpt(h, "a@nomx.example");
+	harness_rcpt(h, "b@null.example");
+	harness_rcpt(h, "c@temp.example");
+	harness_rcpt(h, "d@[192.0.2.1]");
+	harness_rcpt(h, "no address");
+	harness_rcpt(h, "e@NOMX.example");
+	(void)defer_run(h->queue, 2);
+	assert_int_equal(h->opened->len, 0);
+	harness_turn(h);
+	g_autofree char *text = json_print(harness_output(h, DNS));
+	assert_string_equal(text, "{\"mail_from_result\":1,\"rcpt_to_result\":[0,1,2,0,1,0]}");
+	assert_int_equal(h->opened->len, 1);
+	/* Four names: an MX query for each, A and AAAA for the one that has them. */
+	assert_int_equal(dns.asked, 6);
+	teardown(h);
+}
+
+/* The sender first, recipients later. */
+static void
+test_one_by_one(void **state)
+{
+	(void)state;
+	Harness *h = setup(ALL "- {filter: rest_output, static_endpoint: 'http://x/'}\n", zone);
+	harness_mail(h, "alice@nomx.example");
+	harness_turn(h);
+	g_autofree char *first = json_print(harness_output(h, DNS));
+	assert_string_equal(first, "{\"mail_from_result\":0}");
+	harness_rcpt(h, "a@null.example");
+	harness_turn(h);
+	g_autofree char *second = json_print(harness_output(h, DNS));
+	assert_string_equal(second, "{\"mail_from_result\":0,\"rcpt_to_result\":[1]}");
+	teardown(h);
+}
+
+static void
+test_body_passes(void **state)
+{
+	(void)state;
+	Harness *h = setup(ROUTE(H("nomx.example")) ALL END, zone);
+	harness_body(h, "hello");
+	harness_mail(h, "alice@nomx.example");
+	harness_rcpt(h, "a@nomx.example");
+	harness_turn(h);
+	assert_ptr_equal(harness_port(h, 0)->tx->body, h->tx->body);
+	teardown(h);
+}
+
+static void
+test_no_resolver(void **state)
+{
+	(void)state;
+	Harness *h = setup(ALL "- {filter: rest_output, static_endpoint: 'http://x/'}\n", zone);
+	h->env.dns = NULL;
+	harness_mail(h, "alice@nomx.example");
+	harness_turn(h);
+	g_autofree char *text = json_print(harness_output(h, DNS));
+	assert_string_equal(text, "{\"mail_from_result\":2}");
+	teardown(h);
+}
+
+/* Freed in the middle of it: silence. */
+static void
+test_free_while_waiting(void **state)
+{
+	(void)state;
+	for (unsigned rounds = 0; rounds < 6; rounds++) {
+		Harness *h = setup("- {filter: remote_host}\n" ROUTE(H("mx.example")) ALL END,
+				   zone);
+		g_autoptr(HostPort) remote = host_port_new("192.0.2.50", 4000);
+		tx_set_hosts(h->tx, remote, NULL);
+		harness_mail(h, "alice@mx.example");
+		harness_rcpt(h, "bob@equal.example");
+		for (unsigned i = 0; i < rounds; i++)
+			(void)defer_run(h->queue, 1);
+		teardown(h);
+	}
+}
+
+/* ---- remote_host ---- */
+
+static const Zone hosts[] = {
+	{"1.2.0.192.in-addr.arpa", DNS_PTR, DNS_OK, {"mx.example.org.", "other.example."}},
+	{"mx.example.org", DNS_A, DNS_OK, {"192.0.2.200", "192.0.2.1"}},
+	{"8.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa",
+	 DNS_PTR,
+	 DNS_OK,
+	 {"v6.example.org."}},
+	{"v6.example.org", DNS_AAAA, DNS_OK, {"2001:db8:0:0::8"}},
+	{"3.2.0.192.in-addr.arpa", DNS_PTR, DNS_OK, {"gone.example.org."}},
+	{"4.2.0.192.in-addr.arpa", DNS_PTR, DNS_TEMP, {NULL}},
+	{"5.2.0.192.in-addr.arpa", DNS_PTR, DNS_OK, {"temp.example.org."}},
+	{"temp.example.org", DNS_A, DNS_TEMP, {NULL}},
+	{"temp.example.org", DNS_AAAA, DNS_TEMP, {NULL}},
+	{"6.2.0.192.in-addr.arpa", DNS_PTR, DNS_OK, {"elsewhere.example.org."}},
+	{"elsewhere.example.org", DNS_A, DNS_OK, {"192.0.2.66"}},
+	{"elsewhere.example.org", DNS_AAAA, DNS_TEMP, {NULL}},
+	{NULL, 0, 0, {NULL}},
+};
+
+typedef struct RemoteCase {
+	const char *name, *host, *ehlo;
+	const char *output, *mail;
+} RemoteCase;
+
+static const RemoteCase remote_cases[] = {
+	{"success, aligned", "192.0.2.1", "mx.example.org",
+	 "{\"status\":0,\"fcrdns\":true,\"ehlo_alignment\":true,\"remote_hostname\":\"mx.example.org.\"}",
+	 "-"},
+	{"other ehlo", "192.0.2.1", "MX.example.org",
+	 "{\"status\":0,\"fcrdns\":true,\"ehlo_alignment\":false,\"remote_hostname\":\"mx.example.org.\"}",
+	 "-"},
+	{"ipv6", "2001:db8::8", "v6.example.org",
+	 "{\"status\":0,\"fcrdns\":true,\"ehlo_alignment\":true,\"remote_hostname\":\"v6.example.org.\"}",
+	 "-"},
+	{"no ptr", "192.0.2.2", "x", "{\"status\":2,\"fcrdns\":false,\"ehlo_alignment\":false}",
+	 "-"},
+	{"name does not exist", "192.0.2.3", "gone.example.org",
+	 "{\"status\":0,\"fcrdns\":false,\"ehlo_alignment\":false,\"remote_hostname\":\"gone.example.org.\"}",
+	 "-"},
+	{"ptr fails", "192.0.2.4", "x", "{\"status\":1,\"fcrdns\":false,\"ehlo_alignment\":false}",
+	 "450 RemoteHostFilter ptr err"},
+	{"forward fails", "192.0.2.5", "x",
+	 "{\"status\":1,\"fcrdns\":false,\"ehlo_alignment\":false,\"remote_hostname\":\"temp.example.org.\"}",
+	 "450 RemoteHostFilter fwd err"},
+	{"forward fails in half", "192.0.2.6", "x",
+	 "{\"status\":0,\"fcrdns\":false,\"ehlo_alignment\":false,"
+	 "\"remote_hostname\":\"elsewhere.example.org.\"}",
+	 "-"},
+};
+
+static void
+test_remote_host(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < G_N_ELEMENTS(remote_cases); i++) {
+		const RemoteCase *c = &remote_cases[i];
+		print_message("# %s\n", c->name);
+		Harness *h = setup("- {filter: remote_host}\n"
+				   "- {filter: rest_output, static_endpoint: 'http://x/'}\n",
+				   hosts);
+		g_autoptr(HostPort) remote = host_port_new(c->host, 4000);
+		g_autoptr(json_t) meta = json_pack("{s:s}", "ehlo_host", c->ehlo);
+		tx_set_hosts(h->tx, remote, NULL);
+		tx_set_smtp_meta(h->tx, meta);
+		harness_mail(h, "alice@example.com");
+		harness_turn(h);
+		g_autofree char *text = json_print(harness_output(h, REMOTE));
+		assert_string_equal(text, c->output);
+		assert_response(h->tx->mail_response, c->mail);
+		assert_int_equal(h->opened->len, c->mail[0] == '-' ? 1 : 0);
+		teardown(h);
+	}
+}
+
+static void
+test_no_remote_host(void **state)
+{
+	(void)state;
+	Harness *h = setup("- {filter: remote_host}\n"
+			   "- {filter: rest_output, static_endpoint: 'http://x/'}\n",
+			   hosts);
+	harness_mail(h, "alice@example.com");
+	harness_turn(h);
+	assert_null(harness_output(h, REMOTE));
+	assert_int_equal(h->opened->len, 1);
+	teardown(h);
+}
+
+/* ---- SPF, DKIM, sync ---- */
+
+static void
+test_spf(void **state)
+{
+	(void)state;
+	Harness *h = setup("- {filter: spf_check, extra_domains: [d.example]}\n"
+			   "- {filter: rest_output, static_endpoint: 'http://x/'}\n",
+			   zone);
+	harness_mail(h, "alice@example.com");
+	harness_turn(h);
+	g_autofree char *text = json_print(
+		harness_output(h, "koukan.spf_check_filter.SpfCheckFilter"));
+	assert_string_equal(text,
+			    "{\"mail_from_result\":5,\"extra_domains_results\":{\"d.example\":5}}");
+	teardown(h);
+}
+
+static void
+test_dkim(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *message, *want;
+	} runs[] = {
+		{"From: a@b\r\n\r\nDKIM-Signature: d=body\r\n", "{\"results\":[]}"},
+		{"DKIM-Signature: v=1; d = example.com ;\r\n s=sel\r\nFrom: a@b\r\n"
+		 "dkim-signature: s=x\r\n\r\nbody",
+		 "{\"results\":[{\"status\":0,\"alignment\":2,\"domain\":\"example.com\"},"
+		 "{\"status\":0,\"alignment\":2}]}"},
+		{"no header at all", "{\"results\":[]}"},
+		{"", "{\"results\":[]}"},
+	};
+	for (size_t i = 0; i < G_N_ELEMENTS(runs); i++) {
+		Harness *h = setup(
+			"- {filter: dkim_check}\n- {filter: dkim_sign, domain: d, selector: s}\n"
+			"- {filter: rest_output, static_endpoint: 'http://x/'}\n",
+			zone);
+		harness_mail(h, "alice@example.com");
+		harness_rcpt(h, "bob@example.com");
+		harness_body(h, runs[i].message);
+		harness_turn(h);
+		g_autofree char *text = json_print(
+			harness_output(h, "koukan.dkim_check_filter.DkimCheckFilter"));
+		assert_string_equal(text, runs[i].want);
+		assert_ptr_equal(harness_port(h, 0)->tx->body, h->tx->body);
+		teardown(h);
+	}
+}
+
+/* At most ten signatures of one message are reported. */
+static void
+test_dkim_cap(void **state)
+{
+	(void)state;
+	for (unsigned n = 10; n <= 11; n++) {
+		g_autoptr(GString) message = g_string_new(NULL);
+		for (unsigned i = 0; i < n; i++)
+			g_string_append(message, "DKIM-Signature: d=x\r\n");
+		g_string_append(message, "\r\n");
+		Harness *h = setup("- {filter: dkim_check}\n"
+				   "- {filter: rest_output, static_endpoint: 'http://x/'}\n",
+				   zone);
+		harness_mail(h, "alice@example.com");
+		harness_rcpt(h, "bob@example.com");
+		harness_body(h, message->str);
+		harness_turn(h);
+		const json_t *output = harness_output(h,
+						      "koukan.dkim_check_filter.DkimCheckFilter");
+		assert_int_equal(json_array_size(json_object_get(output, "results")), 10);
+		teardown(h);
+	}
+}
+
+static void
+test_sync(void **state)
+{
+	(void)state;
+	Harness *h = setup("- {filter: hello}\n- {filter: sync}\n", zone);
+	harness_mail(h, "alice@example.com");
+	harness_rcpt(h, "bob@example.com");
+	harness_turn(h);
+	assert_response(h->tx->mail_response, "450 4.3.5 filter sync is a placeholder");
+	assert_response(tx_rcpt(h->tx, 0)->response, "450 failed precondition: MAIL");
+	teardown(h);
+}
+
+int
+main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_resolve),     cmocka_unit_test(test_mail_and_rcpts),
+		cmocka_unit_test(test_one_by_one),  cmocka_unit_test(test_body_passes),
+		cmocka_unit_test(test_no_resolver), cmocka_unit_test(test_free_while_waiting),
+		cmocka_unit_test(test_remote_host), cmocka_unit_test(test_no_remote_host),
+		cmocka_unit_test(test_spf),         cmocka_unit_test(test_dkim),
+		cmocka_unit_test(test_dkim_cap),    cmocka_unit_test(test_sync),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
