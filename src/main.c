@@ -15,6 +15,8 @@ static const struct {
 	 "gateway and router in one process; without files the local test set-up"},
 	{"gateway", cmd_gateway, "the SMTP side alone"},
 	{"router", cmd_router, "the REST side with queue and filter chains alone"},
+	{"smtp", cmd_smtp, "send a message by SMTP and print the dialogue"},
+	{"sink", cmd_sink, "an SMTP server that prints what it gets"},
 	{"send", cmd_send, "submit a message by REST and wait for the outcome"},
 	{"receiver", cmd_receiver, "an example of an application that takes mail by REST"},
 	{"config", cmd_config, "check configuration files; print the reference"},
