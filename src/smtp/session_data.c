@@ -44,19 +44,26 @@ keep(void *arg, const char *data, size_t len)
 		set_verdict(session, 451, "4.3.0 Message could not be stored");
 }
 
-static void
-judge(SmtpSession *session)
+typedef struct Fault {
+	int code; /* 0: none */
+	const char *text;
+} Fault;
+
+/* What is wrong with the content so far. */
+static Fault
+content_fault(const SmtpSession *session)
 {
 	const SmtpDataReader *reader = &session->reader;
 	const SmtpSessionLimits *limits = &session->conf->limits;
 	if ((reader->seen & (SMTP_DATA_BARE_CR | SMTP_DATA_BARE_LF)) != 0)
-		set_verdict(session, 550, "5.6.11 Bare CR or LF in message content");
-	else if ((reader->seen & SMTP_DATA_NUL) != 0)
-		set_verdict(session, 550, "5.6.0 NUL in message content");
-	else if (reader->received > limits->received_max)
-		set_verdict(session, 554, "5.4.6 Too many hops");
-	else if (limits->data_line_max > 0 && reader->longest + 2 > limits->data_line_max)
-		set_verdict(session, 500, "5.5.2 Line too long (see RFC5321 4.5.3.1.6)");
+		return (Fault){550, "5.6.11 Bare CR or LF in message content"};
+	if ((reader->seen & SMTP_DATA_NUL) != 0)
+		return (Fault){550, "5.6.0 NUL in message content"};
+	if (reader->received > limits->received_max)
+		return (Fault){554, "5.4.6 Too many hops"};
+	if (limits->data_line_max > 0 && reader->longest + 2 > limits->data_line_max)
+		return (Fault){500, "5.5.2 Line too long (see RFC5321 4.5.3.1.6)"};
+	return (Fault){0};
 }
 
 static void
@@ -69,7 +76,10 @@ end_body(SmtpSession *session)
 		session_check_tx(session);
 		return;
 	}
-	g_autoptr(Response) verdict = response_ref(session->verdict);
+	/* of several faults the same one is told however the bytes were cut */
+	Fault fault = content_fault(session);
+	g_autoptr(Response) verdict = fault.code != 0 ? response_new(fault.code, fault.text)
+						      : response_ref(session->verdict);
 	session_drop_tx(session, "rejected", verdict);
 	session_set_state(session, SESSION_READY);
 	session_reply_response(session, verdict, "2.0.0");
@@ -79,8 +89,9 @@ size_t
 session_body(SmtpSession *session, const char *data, size_t len)
 {
 	size_t took = smtp_data_read(&session->reader, data, len, keep, session);
-	if (session->state == SESSION_BODY)
-		judge(session);
+	Fault fault = content_fault(session);
+	if (fault.code != 0)
+		set_verdict(session, fault.code, fault.text);
 	if (smtp_data_ended(&session->reader))
 		end_body(session);
 	else if (session->state == SESSION_BODY)
