@@ -96,8 +96,7 @@ decide(const RouterConf *conf, const char *addr)
 	default:
 		return decision;
 	}
-	if (decision.decided && decision.reject == NULL && conf->route != NULL &&
-	    !conf->dry_run)
+	if (decision.decided && decision.reject == NULL && conf->route != NULL && !conf->dry_run)
 		decision.route = filter_route_copy(conf->route);
 	return decision;
 }
