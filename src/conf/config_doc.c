@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The reference of all keys, from the tables that read them. */
 #include "conf/config_int.h"
+#include "filter/match.h"
 
 static void
 doc_sections(GString *out, const ConfSection *sections)
@@ -26,6 +27,26 @@ doc_filters(GString *out)
 	}
 }
 
+static void
+doc_matcher_table(GString *out, const MatcherKind *const *kinds)
+{
+	for (; *kinds != NULL; kinds++) {
+		g_autofree char *title = g_strdup_printf("matcher: %s", (*kinds)->name);
+		conf_doc(out, title, (*kinds)->doc, (*kinds)->keys);
+	}
+}
+
+static void
+doc_matchers(GString *out)
+{
+	g_string_append(
+		out, "# Matchers\n\n"
+		     "`match` of a `policy_action` is a map with `matcher: NAME` and the matcher's "
+		     "keys, or one of `any: [...]`, `all: [...]`, `not: {...}` around others.\n\n");
+	doc_matcher_table(out, matchers_tx);
+	doc_matcher_table(out, matchers_output);
+}
+
 void
 config_doc(GString *out)
 {
@@ -45,4 +66,5 @@ config_doc(GString *out)
 	g_string_append(out, "# Both files\n\n");
 	doc_sections(out, config_koukan_sections);
 	doc_filters(out);
+	doc_matchers(out);
 }

@@ -274,7 +274,7 @@ check_url(const RestEndpointConf *endpoint, const YamlNode *map, ConfReport *rep
 	if (endpoint->endpoint == NULL)
 		conf_warning(report, map,
 			     "rest_endpoint '%s' has no 'endpoint': deliveries to it fail",
-			     endpoint->name != NULL ? endpoint->name : "");
+			     endpoint->name);
 	else if (!g_str_has_prefix(endpoint->endpoint, "http://") &&
 		 !g_str_has_prefix(endpoint->endpoint, "https://"))
 		conf_error(report, yaml_get(map, "endpoint"),
@@ -283,7 +283,7 @@ check_url(const RestEndpointConf *endpoint, const YamlNode *map, ConfReport *rep
 	if (endpoint->sender == NULL)
 		conf_warning(report, map,
 			     "rest_endpoint '%s' has no 'sender': it cannot be a destination",
-			     endpoint->name != NULL ? endpoint->name : "");
+			     endpoint->name);
 }
 
 void
@@ -298,6 +298,8 @@ config_read_rest_endpoints(RouterLoader *loader)
 		conf_fill(endpoint, config_rest_endpoint_keys, map, NULL, loader->report);
 		config_note_name(seen, "rest_endpoint", endpoint->name, config_place(map, "name"),
 				 loader->report);
+		if (endpoint->name == NULL)
+			endpoint->name = g_strdup(""); /* filters look names up: never NULL */
 		read_options(endpoint, yaml_get(map, "options"), loader->report);
 		if (yaml_kind(map) == YAML_MAP)
 			check_url(endpoint, map, loader->report);

@@ -2,7 +2,7 @@
 #pragma once
 /* The parts of the router's configuration that filters refer to by name: senders and REST
  * endpoints (behaviour spec 6.4, 6.5).  Filled by conf/config.c; immutable afterwards and shared
- * by all threads as part of the configuration snapshot, which owns it. */
+ * by all threads as part of the configuration snapshot, which owns it.  Names are never NULL. */
 #include <glib.h>
 #include <stdbool.h>
 #include <stdint.h>
