@@ -6,8 +6,10 @@
 #include "service/router_int.h"
 #include "service/row.h"
 
-#define POLL_INTERVAL (1 * USEC_PER_SEC)
-#define CLAIM_MAX     100 /* rows at once */
+#define POLL_INTERVAL      (1 * USEC_PER_SEC)
+#define CLAIM_MAX          100  /* rows at once */
+#define UNCONFIGURED_RETRY 3600 /* seconds; the operator may bring the sender back */
+#define NEVER              INT64_C(253402300799) /* the end of the year 9999 */
 
 typedef struct Due {
 	RouterHome *home;
@@ -22,18 +24,20 @@ on_given_back(void *arg, const StoreResult *result)
 		log_error(NULL, "store.give_back_failed", LOG_S("error", result->error->message));
 }
 
-/* A row that cannot be run is put aside as final, with the reason, and everything else goes on. */
+/* A row that cannot be run is put off, and everything else goes on.  It is not made final:
+ * somebody's mail may still be got out of it. */
 static void
-park_bad_row(RouterHome *home, const StoreRow *row, const char *why)
+put_off(RouterHome *home, const StoreRow *row, int64_t until, const char *why)
 {
-	log_error(&((LogCtx){.tx = row->id}), "queue.bad_row", LOG_S("error", why));
+	log_error(&((LogCtx){.tx = row->id}), "queue.put_off", LOG_S("error", why),
+		  LOG_I("until", until), LOG_S("message", "kept in the store"));
 	StoreRow *update = store_row_new();
 	update->id = g_strdup(row->id);
 	update->attempts = row->attempts;
 	update->version = row->version + 1;
 	update->responses = g_strdup(row->responses);
 	update->creation = row->creation;
-	update->final_reason = g_strdup_printf("unusable queue row: %s", why);
+	update->next_attempt = until;
 	store_update(home->router->store, update, on_given_back, NULL);
 }
 
@@ -47,7 +51,7 @@ run_due(void *arg)
 	g_autoptr(GError) error = NULL;
 	g_autoptr(Tx) tx = tx_new(worker_defers(home->worker));
 	if (!row_to_tx(row, tx, &error)) {
-		park_bad_row(home, row, error->message);
+		put_off(home, row, NEVER, error->message);
 		return;
 	}
 	const SenderConf *sender = conf_model_sender(home->router->config->model, row->sender,
@@ -57,7 +61,8 @@ run_due(void *arg)
 									sender->output_chain)
 					       : NULL;
 	if (endpoint == NULL) {
-		park_bad_row(home, row, "its sender is no longer configured");
+		put_off(home, row, clock_wall_sec() + UNCONFIGURED_RETRY,
+			"its sender is no longer configured");
 		return;
 	}
 	Output *output = output_new(home, tx, sender, endpoint, OUTPUT_FROM_QUEUE);
@@ -75,6 +80,9 @@ on_claimed(void *arg, const StoreResult *result)
 		timer_set(&router->poll, POLL_INTERVAL);
 		return;
 	}
+	for (unsigned i = 0; result->damaged != NULL && i < result->damaged->len; i++)
+		log_error(NULL, "queue.damaged_row",
+			  LOG_S("error", g_ptr_array_index(result->damaged, i)));
 	unsigned count = result->rows != NULL ? result->rows->len : 0;
 	for (unsigned i = 0; i < count; i++) {
 		Due *due = g_new0(Due, 1);

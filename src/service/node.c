@@ -290,6 +290,7 @@ block_signals(sigset_t *ret_set)
 {
 	struct sigaction ignore = {.sa_handler = SIG_IGN};
 	sigaction(SIGPIPE, &ignore, NULL);
+	sigaction(SIGXFSZ, &ignore, NULL); /* a full quota is an error of write() */
 	sigemptyset(ret_set);
 	sigaddset(ret_set, SIGTERM);
 	sigaddset(ret_set, SIGINT);

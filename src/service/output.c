@@ -669,8 +669,7 @@ output_release(Output *output)
 	}
 	if (output->row != ROW_NONE || is_ours(output))
 		return; /* ours: it goes on without its user */
-	log_end(output, "tx.end",
-		output->state == OUTPUT_WAITING ? ROW_ONESHOT : REASON_CANCELLED);
+	log_end(output, "tx.end", output->state == OUTPUT_WAITING ? ROW_ONESHOT : REASON_CANCELLED);
 	set_state(output, OUTPUT_DONE);
 	output_remove(output);
 }

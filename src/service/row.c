@@ -85,6 +85,9 @@ row_body(const StoreRow *row, Tx *tx, GError **ret_error)
 		g_autoptr(json_t) builder = parse("message_builder", row->builder, ret_error);
 		if (builder == NULL)
 			return false;
+		if (!json_is_object(builder))
+			return error_set(ret_error, K_ERROR_STORE,
+					 "row %s: its message_builder is no object", row->id);
 		body = tx_body_new_builder(builder, raw);
 		for (guint i = 0; i < row->blobs->len; i++) {
 			const StoreBlob *stored = g_ptr_array_index(row->blobs, i);

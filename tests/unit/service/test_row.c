@@ -90,6 +90,7 @@ test_damaged_rows(void **state)
 		{"unknown key", "{\"nonsense\": 1}", NULL, NULL},
 		{"answers are no JSON", "{}", "nope", NULL},
 		{"builder is no JSON", "{}", NULL, "{\"headers\":"},
+		{"builder is no object", "{}", NULL, "[]"},
 	};
 	for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
 		DeferQueue queue = {0};
