@@ -3,9 +3,9 @@
  * product's own client, on one worker; the main thread waits for it. */
 #include <errno.h>
 #include <netdb.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "base/error.h"
@@ -34,9 +34,7 @@ typedef struct Sending {
 	Tx *tx;
 	TxPort *port;
 	TxWatch watch;
-	pthread_mutex_t lock;
-	pthread_cond_t changed;
-	bool idle; /* under `lock`: the worker has nothing more to do for us */
+	int idle; /* eventfd: the worker has done what it was told to */
 } Sending;
 
 /* ---- the message ---- */
@@ -126,10 +124,8 @@ make_message(const Args *args, const char *text)
 static void
 signal_idle(Sending *sending)
 {
-	pthread_mutex_lock(&sending->lock);
-	sending->idle = true;
-	pthread_cond_signal(&sending->changed);
-	pthread_mutex_unlock(&sending->lock);
+	uint64_t one = 1;
+	k_assert(write(sending->idle, &one, sizeof(one)) == sizeof(one));
 }
 
 static void
@@ -182,15 +178,14 @@ free_pool(void *arg)
 	signal_idle(sending);
 }
 
+/* Runs fn on the worker and waits until signal_idle. */
 static void
 on_worker(Sending *sending, WorkerFn *fn)
 {
-	sending->idle = false;
+	uint64_t count = 0;
 	worker_post(sending->worker, fn, sending);
-	pthread_mutex_lock(&sending->lock);
-	while (!sending->idle)
-		pthread_cond_wait(&sending->changed, &sending->lock);
-	pthread_mutex_unlock(&sending->lock);
+	while (read(sending->idle, &count, sizeof(count)) != sizeof(count))
+		k_assert(errno == EINTR);
 }
 
 /* ---- the dialogue ---- */
@@ -271,9 +266,10 @@ run(const Args *args, Blob *message, const struct addrinfo *addrs, GError **ret_
 	smtp_output_conf_init(&sending.output);
 	sending.output.ehlo_host = args->ehlo;
 	sending.pool = smtp_client_pool_new(sending.worker);
-	pthread_mutex_init(&sending.lock, NULL);
-	pthread_cond_init(&sending.changed, NULL);
-	if (!workers_start(workers, ret_error)) {
+	sending.idle = eventfd(0, EFD_CLOEXEC);
+	if (sending.idle < 0)
+		(void)error_set_errno(ret_error, K_ERROR_IO, errno, "eventfd");
+	if (sending.idle < 0 || !workers_start(workers, ret_error)) {
 		smtp_client_pool_free(sending.pool);
 		workers_free(workers);
 		return false;
@@ -283,8 +279,7 @@ run(const Args *args, Blob *message, const struct addrinfo *addrs, GError **ret_
 	on_worker(&sending, free_pool);
 	workers_stop(workers);
 	workers_free(workers);
-	pthread_mutex_destroy(&sending.lock);
-	pthread_cond_destroy(&sending.changed);
+	(void)close(sending.idle);
 	if (!ok)
 		error_set(ret_error, K_ERROR_INPUT, "not everything was accepted");
 	return ok;

@@ -6,10 +6,10 @@
  *
  * A delivery is a TxPort: MAIL goes out when the tx has it, recipients as they come (together in
  * one write where PIPELINING allows), the message when at least one recipient was accepted and
- * the body is final.  The replies become the tx's answers, verbatim (texts of other failures: behaviour spec 19, with the
- * recommended behaviour of its [bug]s: a DATA refusal is reported as it is; a connection lost or
- * junk is 450 with a text that says whether the message was not sent, or sent but not
- * acknowledged).  Own worker only. */
+ * the body is final.  The replies become the tx's answers, verbatim (texts of other failures:
+ * behaviour spec 19, with the recommended behaviour of its [bug]s: a DATA refusal is reported as it
+ * is; a connection lost or junk is 450 with a text that says whether the message was not sent, or
+ * sent but not acknowledged).  Own worker only. */
 #include <glib.h>
 #include <stdbool.h>
 
@@ -40,9 +40,9 @@ typedef struct SmtpOutputConf {
 	const char *ehlo_host; /* EHLO/LHLO name */
 	SmtpProtocol protocol;
 	SmtpClientTimeouts timeouts;
-	bool enable_bdat;      /* with CHUNKING (SMTP issue) */
-	unsigned reuse_max;    /* transactions per connection; default 100; 1: no reuse */
-	Usec reuse_idle;       /* how long an idle connection is kept; default 2 s */
+	bool enable_bdat;         /* with CHUNKING (SMTP issue) */
+	unsigned reuse_max;       /* transactions per connection; default 100; 1: no reuse */
+	Usec reuse_idle;          /* how long an idle connection is kept; default 2 s */
 	unsigned per_destination; /* connections at once to one address per worker; default 20 */
 } SmtpOutputConf;
 

@@ -11,9 +11,9 @@
  * Message content with a bare CR or LF is refused with 550 5.6.11 after its true end, one with a
  * NUL with 550 5.6.0; nothing is repaired.  Bytes that a client sends behind DATA without waiting
  * for 354 are message data when DATA is taken; when it is refused the session ends, because they
- * cannot be told from commands (RFC 2920 3.1).  A recipient whose answer does not come in time gives
- * up the whole transaction (450 to it and to all that follows), since it cannot be taken back.
- * Own worker only. */
+ * cannot be told from commands (RFC 2920 3.1).  A recipient whose answer does not come in time
+ * gives up the whole transaction (450 to it and to all that follows), since it cannot be taken
+ * back. Own worker only. */
 #include <glib.h>
 #include <stdbool.h>
 
@@ -24,15 +24,16 @@
 typedef struct SmtpSession SmtpSession;
 
 typedef struct SmtpSessionLimits {
-	uint64_t message_max; /* bytes, announced in SIZE; default 33554432 */
-	unsigned rcpt_max;    /* per transaction, 452 beyond; default 1000 */
-	unsigned error_slow, error_max; /* errors before answers are delayed / 421; default 10, 20 */
-	unsigned command_line_max;	/* bytes without CRLF; default 2048 */
-	unsigned data_line_max;		/* octets with CRLF before 500; 0: no limit; default 0 */
-	unsigned received_max;		/* Received fields, 554 5.4.6 beyond; default 100 */
-	Usec error_delay;		/* of an answer past error_slow; default 1 s */
-	unsigned junk_max;		/* commands that move no mail, each an error beyond; default 100 */
-	unsigned sessions_max;		/* per worker, 421 beyond; 0: no limit; default 5000 */
+	uint64_t message_max;      /* bytes, announced in SIZE; default 33554432 */
+	unsigned rcpt_max;         /* per transaction, 452 beyond; default 1000 */
+	unsigned error_slow;       /* errors before answers are delayed; default 10 */
+	unsigned error_max;        /* and before 421; default 20 */
+	unsigned command_line_max; /* bytes without CRLF; default 2048 */
+	unsigned data_line_max;    /* octets with CRLF before 500; 0: no limit; default 0 */
+	unsigned received_max;     /* Received fields, 554 5.4.6 beyond; default 100 */
+	Usec error_delay;          /* of an answer past error_slow; default 1 s */
+	unsigned junk_max;     /* commands that move no mail, each an error beyond; default 100 */
+	unsigned sessions_max; /* per worker, 421 beyond; 0: no limit; default 5000 */
 } SmtpSessionLimits;
 
 /* What the layer above logs: a line at the end of each transaction and of each session.  All
@@ -52,27 +53,27 @@ typedef struct SmtpServerEvent {
 	Usec duration;
 	/* TRANSACTION */
 	const Tx *tx;
-	int code;	  /* the answer to MAIL or to the message that the client got; 0: none */
+	int code;         /* the answer to MAIL or to the message that the client got; 0: none */
 	const char *text; /* and its text; NULL: none */
-	uint64_t bytes;	  /* of the message, as received so far */
+	uint64_t bytes;   /* of the message, as received so far */
 	/* SESSION */
 	unsigned transactions, accepted, errors, junk;
 } SmtpServerEvent;
 
 /* Immutable, shared by all sessions of a listening port; outlives them. */
 typedef struct SmtpServiceConf {
-	const char *hostname;	/* in the greeting and EHLO */
-	const char *greeting;	/* behind it; default "ESMTP koukan smtp gateway" */
+	const char *hostname;     /* in the greeting and EHLO */
+	const char *greeting;     /* behind it; default "ESMTP koukan smtp gateway" */
 	const char *sender, *tag; /* who the transactions are from (tx->sender_*) */
-	Usec command_timeout;	/* default 300 s */
-	Usec data_idle_timeout; /* default 180 s between reads in DATA */
-	Usec data_total_timeout; /* default 3600 s from 354 to the final dot */
-	Usec mail_timeout;	/* wait for the MAIL answer; default 10 s, then 450 */
-	Usec rcpt_timeout;	/* default 40 s */
-	Usec data_timeout;	/* default 310 s */
+	Usec command_timeout;     /* default 300 s */
+	Usec data_idle_timeout;   /* default 180 s between reads in DATA */
+	Usec data_total_timeout;  /* default 3600 s from 354 to the final dot */
+	Usec mail_timeout;        /* wait for the MAIL answer; default 10 s, then 450 */
+	Usec rcpt_timeout;        /* default 40 s */
+	Usec data_timeout;        /* default 310 s */
 	SmtpSessionLimits limits;
 	BlobLimits body;
-	TlsContext *tls;	/* STARTTLS; NULL: none (row ready) */
+	TlsContext *tls; /* STARTTLS; NULL: none (row ready) */
 	/* Takes the transaction onward: starts a port on it. */
 	TxPort *(*take)(void *arg, Worker *worker, Tx *tx);
 	/* NULL: nothing is reported.  Must not touch the session. */

@@ -22,9 +22,9 @@ const char *live_case = "";
 
 /* ---- the backend ---- */
 
-/* Answers by local part: "perm..." 550, "temp..." 450, "hang..." never, else 250; a MAIL FROM the
- * same; the message by the first recipient's local part: "dataperm", "datatemp", "datahang",
- * "early" (550 as soon as a byte of the body is there). */
+/* Answers by local part: "perm..." 550, "temp..." 450, "hang..." never, "odd..." 354, else 250; a
+ * MAIL FROM the same; the message by the first recipient's local part: "dataperm", "datatemp",
+ * "datahang", "early" (550 as soon as a byte of the body is there). */
 typedef struct BackendPort {
 	TxPort port; /* first */
 	Live *live;
@@ -44,6 +44,8 @@ verdict(const char *addr, const char *prefix)
 		return response_new(550, "5.1.1 perm");
 	if (g_str_has_prefix(addr, "temp"))
 		return response_new(450, "temp\nsecond line");
+	if (g_str_has_prefix(addr, "odd"))
+		return response_new(354, "no answer to anything");
 	if (g_str_has_prefix(addr, "hang"))
 		return NULL;
 	return response_new(250, NULL);

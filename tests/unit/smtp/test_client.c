@@ -614,6 +614,57 @@ test_odd_bodies(void **state)
 	live_stop(&live);
 }
 
+/* A hop that reads slowly holds the message back; the connection would end if more was put into
+ * it than it takes (write_max). */
+static void
+test_slow_reader(void **state)
+{
+	Live live;
+	Job job;
+	uint16_t port;
+	int listener = sock_listen(&port), small = 8192;
+	size_t len = 8 * 1024 * 1024;
+	(void)state;
+	setsockopt(listener, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small));
+	live_start(&live, NULL);
+	g_autofree char *body = g_strnfill(len, 'x');
+	for (size_t at = 98; at + 1 < len; at += 100) {
+		body[at] = '\r';
+		body[at + 1] = '\n';
+	}
+	job_start(&job, &live, port, one_rcpt, body);
+	int fd = sock_accept(listener);
+	sock_send(fd, "220 hi\r\n");
+	script_expect(fd, "EHLO");
+	sock_send(fd, "250-x\r\n250 PIPELINING\r\n");
+	script_expect(fd, "MAIL");
+	script_expect(fd, "RCPT");
+	script_expect(fd, "DATA");
+	sock_send(fd, "250 x\r\n250 x\r\n354 x\r\n");
+	g_usleep(100000); /* the kernel's buffers fill up */
+	assert_int_equal(live_pool_count(&live), 1);
+	char tail[5] = {0};
+	uint64_t total = 0;
+	while (memcmp(tail, "\r\n.\r\n", 5) != 0) {
+		char buf[65536];
+		ssize_t got = recv(fd, buf, sizeof(buf), 0);
+		assert_true(got > 0);
+		total += (uint64_t)got;
+		for (ssize_t i = got > 5 ? got - 5 : 0; i < got; i++) {
+			memmove(tail, tail + 1, 4);
+			tail[4] = buf[i];
+		}
+	}
+	sock_send(fd, "250 done\r\n");
+	job_wait(&job);
+	want("slow reader", "data", job.data, "250 done");
+	assert_true(total >= len);
+	job_clear(&job);
+	live_stop(&live);
+	sock_close(fd);
+	sock_close(listener);
+}
+
 static void
 two_uses(Live *live)
 {
@@ -981,6 +1032,7 @@ main(void)
 		cmocka_unit_test(test_bad_requests),
 		cmocka_unit_test(test_own_server),
 		cmocka_unit_test(test_odd_bodies),
+		cmocka_unit_test(test_slow_reader),
 		cmocka_unit_test(test_reuse_max),
 		cmocka_unit_test(test_idle_ends),
 		cmocka_unit_test(test_dead_reused),
