@@ -381,7 +381,8 @@ give_body(Filter *filter)
 	}
 }
 
-/* Recipients that have the message already, or are ours by now, keep it. */
+/* Recipients whose message has been judged keep it; once our client has its answer there are none
+ * left here. */
 static void
 pass_control(const Exploder *exploder, unsigned news)
 {
