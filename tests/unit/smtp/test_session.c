@@ -48,8 +48,9 @@ static const Dialogue dialogues[] = {
 	 EHLO "MAIL FROM:<perm@b>|550\nMAIL FROM:<temp@b>|450\n" MAIL
 	      "RCPT TO:<perm@b>|550\nRCPT TO:<temp@b>|450\nDATA|554\n" RCPT "DATA|354\n.|250\n"
 	      "QUIT|221\n"},
-	{"answers that are none", EHLO "MAIL FROM:<odd@b>|451\n" MAIL "RCPT TO:<odd@b>|451\n"
-				       "RCPT TO:<dataodd@b>|250\nDATA|354\n.|451\nQUIT|221\n"},
+	{"answers that are none",
+	 EHLO "MAIL FROM:<odd@b>|451\n" MAIL "RCPT TO:<odd@b>|451\n"
+	      "RSET|250\n" MAIL "RCPT TO:<dataodd@b>|250\nDATA|354\n.|451\nQUIT|221\n"},
 	{"message refused", EHLO MAIL "RCPT TO:<dataperm@b>|250\nDATA|354\n.|550\n" MAIL
 				      "RCPT TO:<datatemp@b>|250\nDATA|354\nx\r\n.|450\nQUIT|221\n"},
 	{"message refused early",
