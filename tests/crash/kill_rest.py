@@ -126,7 +126,6 @@ def main():
 
 
 def run(args, folder):
-    from conftest import World
     world = World(folder, binary=args.binary, log_level="info", max_attempts=100)
     try:
         hop = world.hop()
