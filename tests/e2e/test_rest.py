@@ -39,7 +39,7 @@ def test_create(shared, rest):
     uri = tx["body"]["blob_status"]["uri"]
     assert uri == answer.headers["location"] + "/body"
     assert "finalized" not in tx["body"]["blob_status"]
-    known = {"mail_from", "rcpt_to", "sender", "retry", "notification", "body"}
+    known = {"mail_from", "rcpt_to", "sender", "retry", "notification", "body", "attempt_count"}
     assert set(tx) <= known, "clients reject keys that they do not know"
     rest.call("POST", answer.headers["location"] + "/cancel")
 
@@ -95,7 +95,7 @@ def test_unknown_tag(rest):
     ("GET", "/", 404), ("GET", "/nothing", 404), ("GET", "/transactions", 404),
     ("GET", "/transactions/unknown", 404), ("PUT", "/transactions/unknown/body", 404),
     ("DELETE", "/transactions/unknown", 405), ("GET", "/senders/submission/transactions", 405),
-    ("GET", "/transactions/..%2f..%2fetc", 404), ("GET", "/transactions/%00", 404),
+    ("GET", "/transactions/..%2f..%2fetc", 404), ("GET", "/transactions/%00", 400),
     ("POST", "/transactions/unknown/message_builder", 404)])
 def test_routes(rest, method, path, status):
     answer = rest.call(method, path, b"" if method in ("PUT", "POST") else None)
@@ -456,7 +456,7 @@ def test_framing_that_could_smuggle_is_refused(shared, head):
     hidden = b"GET /hidden HTTP/1.1\r\nHost: x\r\n\r\n"
     got = raw(shared, POST + head + BODY + hidden, timeout=3)
     assert re.match(rb"HTTP/1\.[01] (400|501)\b", got) or got == b"", got
-    assert got.count(b"HTTP/1.") <= 1, "no second request came out of one"
+    assert len(re.findall(rb"HTTP/1\.[01] \d\d\d ", got)) <= 1, "no second request came out of one"
 
 
 def test_header_and_path_limits(shared, rest):
