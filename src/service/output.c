@@ -140,11 +140,18 @@ run_acks(Output *output, const RestVerdict *verdict)
 	}
 }
 
+static void start_attempt(Output *output);
+
+/* The first attempt of a REST client's transaction starts behind the 201, which thus shows the
+ * transaction as it was created. */
 static void
 ack_now(void *arg)
 {
 	static const RestVerdict yes = {.status = 200};
-	run_acks(arg, &yes);
+	Output *output = arg;
+	run_acks(output, &yes);
+	if (!output->gone && output->state == OUTPUT_COMMITTING && output->row != ROW_WRITING)
+		start_attempt(output);
 }
 
 /* Waits for the row when there is, or will be, one; else the answer comes at the end of the turn.
@@ -449,9 +456,7 @@ inserted(Output *output)
 	ack_now(output);
 	if (output->gone)
 		return;
-	if (output->state == OUTPUT_COMMITTING) {
-		start_attempt(output);
-	} else if (output->state == OUTPUT_WAITING) {
+	if (output->state == OUTPUT_WAITING) {
 		/* The row says when; the queue brings it back. */
 		set_state(output, OUTPUT_PARKED);
 		if (output->origin != OUTPUT_FROM_PORT || output->released)
@@ -639,14 +644,11 @@ output_set_row(Output *output, const StoreRow *row)
 void
 output_start(Output *output, RestDoneFn *done, void *arg)
 {
-	if (output->row == ROW_NONE && is_ours(output)) {
-		output->started = clock_mono();
-		set_state(output, OUTPUT_COMMITTING);
+	output->started = clock_mono();
+	if (output->row == ROW_NONE && is_ours(output))
 		output_insert(output);
-		add_ack(output, done, arg);
-		return;
-	}
-	start_attempt(output);
+	else if (done == NULL)
+		start_attempt(output);
 	add_ack(output, done, arg);
 }
 
