@@ -2,8 +2,8 @@
 #include "http/server.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "base/error.h"
@@ -402,21 +402,21 @@ site_detach(void *arg)
 
 /* A call carried out on a worker while the caller waits. */
 typedef struct Call {
-	pthread_mutex_t lock;
-	pthread_cond_t done_cond;
-	bool done;
 	HttpSite *site;
+	int done_fd;
 } Call;
 
 static void
 call_run(void *arg)
 {
-	Call *call = arg;
+	const Call *call = arg;
 	site_detach(call->site);
-	pthread_mutex_lock(&call->lock);
-	call->done = true;
-	pthread_cond_signal(&call->done_cond);
-	pthread_mutex_unlock(&call->lock);
+	uint64_t one = 1;
+	ssize_t rc;
+	do
+		rc = write(call->done_fd, &one, sizeof(one));
+	while (rc < 0 && errno == EINTR);
+	k_assert(rc == (ssize_t)sizeof(one));
 }
 
 static void
@@ -426,16 +426,16 @@ site_detach_and_wait(HttpSite *site)
 		site_detach(site);
 		return;
 	}
-	Call call = {.lock = PTHREAD_MUTEX_INITIALIZER,
-		     .done_cond = PTHREAD_COND_INITIALIZER,
-		     .site = site};
+	Call call = {.site = site, .done_fd = eventfd(0, EFD_CLOEXEC)};
+	k_assert(call.done_fd >= 0);
 	worker_post(site->worker, call_run, &call);
-	pthread_mutex_lock(&call.lock);
-	while (!call.done)
-		pthread_cond_wait(&call.done_cond, &call.lock);
-	pthread_mutex_unlock(&call.lock);
-	pthread_mutex_destroy(&call.lock);
-	pthread_cond_destroy(&call.done_cond);
+	uint64_t count = 0;
+	ssize_t rc;
+	do
+		rc = read(call.done_fd, &count, sizeof(count));
+	while (rc < 0 && errno == EINTR);
+	k_assert(rc == (ssize_t)sizeof(count));
+	close(call.done_fd);
 }
 
 static void
