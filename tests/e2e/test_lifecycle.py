@@ -27,7 +27,8 @@ def test_listen_info_and_ready_line(world, mode):
     assert info["rest"]["gateway"].endswith(f":{world.values['gateway_port']}")
     assert world.router_server.info["rest"]["router"] == world.router_url
     for server in world.servers:
-        assert re.search(r"^\S+ info server\.ready\b", server.err(), re.M), server.err()
+        procs.wait_until(lambda: re.search(r"^\S+ info server\.ready\b", server.err(), re.M),
+                         "the ready line", alive=server)
 
 
 def test_kernel_chosen_rest_port(world):
