@@ -19,7 +19,7 @@ from devkit.common import JOBS, PYTHON, ROOT, Failed, Stopwatch, Tally, run, say
 
 SANITIZER_ENV = {
     "ASAN_OPTIONS": "detect_leaks=1:strict_string_checks=1:detect_stack_use_after_return=1"
-                    ":handle_abort=1:exitcode=99",
+                    ":exitcode=99",
     "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
     "LSAN_OPTIONS": "print_suppressions=0:suppressions="
                     + os.path.join(ROOT, "tools", "lsan-suppressions.txt"),
