@@ -76,7 +76,8 @@ def unit(setup, pattern=None):
     if os.path.exists(log):
         os.unlink(log)
     run([*no_randomisation(setup), "meson", "test", "-C", where, "--no-rebuild",
-         "--num-processes", JOBS, "--quiet", *names], env=SANITIZER_ENV, check=False)
+         "--num-processes", JOBS, "--timeout-multiplier", "3" if setup == "tsan" else "2", "--quiet",
+         *names], env=SANITIZER_ENV, check=False)
     if not os.path.exists(log):
         raise Failed("meson test left no log")
     count_meson(log, tally)
