@@ -10,10 +10,9 @@
 #include "http/server_int.h"
 #include "loop/listen.h"
 
-#define ACCEPTS_PER_TURN 64
-#define RUNS_PER_TURN    8
-#define GONE_AFTER       USEC_PER_SEC /* a request that waits this long has its client watched */
-#define SLOWEST_RATE     1024         /* bytes a second that buy another second */
+#define RUNS_PER_TURN 8
+#define GONE_AFTER    USEC_PER_SEC /* a request that waits this long has its client watched */
+#define SLOWEST_RATE  1024         /* bytes a second that buy another second */
 
 /* ---- connections ---- */
 
@@ -167,47 +166,17 @@ http_site_kick(HttpSite *site)
 		event_active(site->run, EV_READ, 0);
 }
 
-/* Says no without the daemon, as far as the socket takes it at once. */
-static void
-send_plain(int fd, const char *status)
+void
+http_send_plain(int fd, const char *status, const char *why)
 {
-	char text[256];
+	char text[512];
 	int len = g_snprintf(text, sizeof(text),
-			     "HTTP/1.1 %s\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
-			     status);
+			     "HTTP/1.1 %s\r\n%scontent-length: %zu\r\nconnection: close\r\n\r\n%s",
+			     status,
+			     why != NULL ? "content-type: text/plain; charset=utf-8\r\n" : "",
+			     why != NULL ? strlen(why) : 0, why != NULL ? why : "");
 	ssize_t sent = send(fd, text, (size_t)len, MSG_DONTWAIT | MSG_NOSIGNAL);
 	(void)sent;
-}
-
-static void
-on_accept(evutil_socket_t listener, short what, void *arg)
-{
-	(void)what;
-	HttpSite *site = arg;
-	for (int i = 0; i < ACCEPTS_PER_TURN; i++) {
-		struct sockaddr_storage peer;
-		socklen_t len = sizeof(peer);
-		int fd = accept4(listener, (struct sockaddr *)&peer, &len,
-				 SOCK_NONBLOCK | SOCK_CLOEXEC);
-		if (fd < 0) {
-			if (errno == EMFILE || errno == ENFILE || errno == ENOMEM ||
-			    errno == ENOBUFS) {
-				for (guint k = 0; k < site->accepts->len; k++)
-					event_del(g_ptr_array_index(site->accepts, k));
-				site->accept_paused = true;
-				timer_set(&site->sweep, site->sweep_every);
-			}
-			break;
-		}
-		if (site->n_conns >= site->server->options.connections_max) {
-			if (!site->server->tls)
-				send_plain(fd, "503 Service Unavailable");
-			close(fd);
-			continue;
-		}
-		(void)MHD_add_connection(site->daemon, fd, (struct sockaddr *)&peer, len);
-	}
-	http_site_kick(site);
 }
 
 /* ---- deadlines ---- */
@@ -245,7 +214,7 @@ static void
 conn_cut(HttpConn *conn)
 {
 	if (!conn->site->server->tls && conn->request != NULL && conn->phase < HTTP_PHASE_REPLY)
-		send_plain(conn->fd, "408 Request Timeout");
+		http_send_plain(conn->fd, "408 Request Timeout", NULL);
 	(void)shutdown(conn->fd, SHUT_RDWR);
 	http_site_kick(conn->site);
 }
@@ -369,7 +338,8 @@ site_attach(void *arg)
 	event_add(site->run, NULL);
 	for (guint i = 0; i < site->fds->len; i++) {
 		int fd = g_array_index(site->fds, int, i);
-		struct event *event = event_new(base, fd, EV_READ | EV_PERSIST, on_accept, site);
+		struct event *event = event_new(base, fd, EV_READ | EV_PERSIST, http_on_accept,
+						site);
 		k_assert(event != NULL);
 		event_add(event, NULL);
 		g_ptr_array_add(site->accepts, event);
@@ -392,6 +362,8 @@ site_detach(void *arg)
 	}
 	for (int i = 0; i < RUNS_PER_TURN && site->conns != NULL; i++)
 		(void)MHD_run(site->daemon);
+	while (site->fronts != NULL)
+		http_front_close(site->fronts);
 	while (site->lingers != NULL)
 		http_linger_free(site->lingers);
 	MHD_stop_daemon(site->daemon);

@@ -210,14 +210,59 @@ test_framing(void **state)
 	assert_string_equal(http_framing_end(&framing, "HTTP/1.1"), "control character in header");
 }
 
+static void
+test_head_check(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *head;
+		const char *want; /* NULL: sound; "...": not complete */
+	} CASES[] = {
+		{"GET / HTTP/1.1\r\nHost: a\r\n\r\n", NULL},
+		{"GET / HTTP/1.1\r\nHost:a\r\nX: \t y \r\n\r\nbody\nanything\r\n\r\n", NULL},
+		{"GET / HTTP/1.0\r\n\r\n", NULL},
+		{"", "..."},
+		{"GET / HTTP/1.1\r\nHost: a\r\n", "..."},
+		{"GET / HTTP/1.1\r\nHost: a\r\n\r", "..."},
+		{"GET / HTTP/1.1\nHost: a\n\n", "..."},
+		{"GET / HTTP/1.1\nHost: a\r\n\r\n", "bare line end in head"},
+		{"GET / HTTP/1.1\r\nHost: a\nX: y\r\n\r\n", "bare line end in head"},
+		{"GET / HTTP/1.1\r\nHost: a\rX: y\r\n\r\n", "bare line end in head"},
+		{"GET / HTTP/1.1\r\nHost: a\r\n X: y\r\n\r\n", "bad header name"},
+		{"GET / HTTP/1.1\r\nHost: a\r\nX : y\r\n\r\n", "bad header name"},
+		{"GET / HTTP/1.1\r\nHost: a\r\nX\r\n\r\n", "header line without colon"},
+		{"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n", "bad content-length"},
+		{"GET / HTTP/1.1\r\n\r\n", "no host"},
+		{"GET /\r\n\r\n", "bad request line"},
+		{"GET\r\n\r\n", "bad request line"},
+		{"GET  HTTP/1.1\r\n\r\n", "bad request line"},
+		{"GET / x HTTP/1.1\r\n\r\n", "bad request line"},
+		{"G(T / HTTP/1.1\r\nHost: a\r\n\r\n", "bad request line"},
+		{" GET / HTTP/1.1\r\nHost: a\r\n\r\n", "bad request line"},
+		{"\r\n\r\n", "bad request line"},
+		{"GET / HTTP/3.0\r\nHost: a\r\n\r\n", "unsupported version"},
+		{"GET / HTTP/1.1xxxxxxxxxxxxxxxx\r\nHost: a\r\n\r\n", "bad request line"},
+	};
+	for (size_t i = 0; i < G_N_ELEMENTS(CASES); i++) {
+		bool complete = false;
+		const char *got = http_head_check(CASES[i].head, strlen(CASES[i].head), &complete);
+		const char *want = CASES[i].want;
+		bool open = want != NULL && strcmp(want, "...") == 0;
+		if (complete == open || g_strcmp0(got, open ? NULL : want) != 0)
+			fail_msg("%s: %d %s", CASES[i].head, complete, got);
+	}
+	static const char NUL[] = "GET / HTTP/1.1\r\nHost: a\0\r\n\r\n";
+	bool complete = false;
+	assert_string_equal(http_head_check(NUL, sizeof(NUL) - 1, &complete), "NUL in head");
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_routes),
-		cmocka_unit_test(test_percent),
-		cmocka_unit_test(test_join),
-		cmocka_unit_test(test_framing),
+		cmocka_unit_test(test_routes),     cmocka_unit_test(test_percent),
+		cmocka_unit_test(test_join),       cmocka_unit_test(test_framing),
+		cmocka_unit_test(test_head_check),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
