@@ -53,6 +53,15 @@ latch_wait(Latch *latch, int count)
 	return open;
 }
 
+static inline int
+latch_count(Latch *latch)
+{
+	pthread_mutex_lock(&latch->lock);
+	int count = latch->count;
+	pthread_mutex_unlock(&latch->lock);
+	return count;
+}
+
 typedef struct OnWorker {
 	WorkerFn *fn;
 	void *arg;

@@ -545,7 +545,7 @@ static void
 test_client_goes(void **state)
 {
 	(void)state;
-	int gone = world.gone.count, handled = world.handled.count;
+	int gone = latch_count(&world.gone), handled = latch_count(&world.handled);
 	int fd = raw_connect(world.port);
 	static const char WAIT[] = "GET /wait HTTP/1.1\r\nHost: a\r\n\r\n";
 	raw_send(fd, WAIT, strlen(WAIT));
@@ -718,7 +718,7 @@ test_client_cancel(void **state)
 		.spec = {.method = "GET", .url = target}, .cancel = true, .done = LATCH_INIT};
 	on_worker(workers_get(world.workers, 0), start_fetch, &fetch);
 	usleep(60000);
-	assert_int_equal(fetch.done.count, 0);
+	assert_int_equal(latch_count(&fetch.done), 0);
 }
 
 /* ---- TLS ---- */
@@ -801,7 +801,7 @@ test_free_busy(void **state)
 	HttpServer *server = http_server_open(world.workers, &options, handle, NULL, NULL);
 	assert_non_null(server);
 	uint16_t port = http_server_port(server);
-	int gone = world.gone.count, handled = world.handled.count;
+	int gone = latch_count(&world.gone), handled = latch_count(&world.handled);
 	int waiting = raw_connect(port), sending = raw_connect(port), idle = raw_connect(port);
 	static const char WAIT[] = "GET /wait HTTP/1.1\r\nHost: a\r\n\r\n";
 	static const char PART[] = "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabc";
