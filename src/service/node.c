@@ -73,6 +73,15 @@ find_hostname(const KoukanConf *conf)
 	return g_strdup(name);
 }
 
+/* A wildcard address is no name to be found by. */
+static const char *
+public_name(const Node *node, const RestListenerConf *conf)
+{
+	static const char *const wildcards[] = {"", "*", "0.0.0.0", "::", NULL};
+	bool any = g_strv_contains(wildcards, conf->addr->host);
+	return any ? node->hostname : conf->addr->host;
+}
+
 static BlobLimits
 blob_limits(const KoukanConf *conf)
 {
@@ -136,6 +145,20 @@ embedded_url(const KoukanConf *conf, GError **ret_error)
 	return g_build_filename(dir, "koukan.db", NULL);
 }
 
+/* Where others find the transactions that this process holds; NULL when only the kernel's choice of
+ * a port will tell. */
+static char *
+session_uri_of(const Node *node)
+{
+	const RestListenerConf *conf = &node->router_config->rest;
+	if (conf->session_uri != NULL)
+		return g_strdup(conf->session_uri);
+	if (conf->addr->port == 0)
+		return NULL;
+	bool tls = conf->cert != NULL && conf->key != NULL;
+	return url_of_listener(tls, public_name(node, conf), conf->addr->port);
+}
+
 static bool
 open_router(Node *node, GError **ret_error)
 {
@@ -145,7 +168,11 @@ open_router(Node *node, GError **ret_error)
 				       : embedded_url(&config->koukan, ret_error);
 	if (url == NULL)
 		return false;
-	const StoreConfig store = {.url = url, .blobs = blob_limits(&config->koukan)};
+	g_autofree char *session_uri = session_uri_of(node);
+	const StoreConfig store = {.url = url,
+				   .blobs = blob_limits(&config->koukan),
+				   .session_uri = session_uri,
+				   .session_refresh = config->session_refresh_interval};
 	node->store = store_open(&store, ret_error);
 	if (node->store == NULL)
 		return false;
@@ -192,11 +219,7 @@ open_rest(Node *node, NodeRest *rest, RestHost *host, const RestListenerConf *co
 	}
 	bool tls = http_server_is_tls(rest->server);
 	uint16_t port = http_server_port(rest->server);
-	const char *name = conf->addr->host;
-	if (name[0] == '\0' || g_str_equal(name, "*") || g_str_equal(name, "0.0.0.0") ||
-	    g_str_equal(name, "::"))
-		name = node->hostname;
-	rest->base = url_of_listener(tls, name, port);
+	rest->base = url_of_listener(tls, public_name(node, conf), port);
 	local_urls_add_listener(local, tls, conf->addr->host, port);
 	local_urls_add(local, conf->session_uri);
 	local_urls_add(local, conf->service_uri);

@@ -16,7 +16,7 @@
 #define REASON_TIMEOUT   "downstream timeout"
 #define REASON_CANCELLED "downstream cancelled"
 
-#define WRITE_AGAIN (1 * USEC_PER_SEC) /* after a failed update of a row */
+#define WRITE_AGAIN (1 * USEC_PER_SEC) /* after a failed write of a row */
 
 typedef enum RowState {
 	ROW_NONE,    /* not in the store */
@@ -41,6 +41,11 @@ struct Output {
 	RowState row;
 	bool released; /* its user has gone */
 	bool dirty;    /* the row does not show the newest state yet */
+	bool deferred; /* its destination has enough to do: the queue starts the first attempt */
+	bool owes_notice;  /* a bounce is to be on disk before the row says that this failed */
+	char *destination; /* counted there (service/destinations.h); NULL: not counted */
+	DestinationKind kind;
+	Deadline cancel_by; /* cancelled, but the attempt may still end by itself; 0: not */
 	bool gone;     /* out of the home; freed when the last store job is answered */
 	unsigned jobs; /* store jobs under way */
 	int64_t creation, next_attempt; /* unix seconds */
@@ -50,11 +55,13 @@ struct Output {
 	TxMark mark;
 	Timer timer;
 	Defer ack_defer;
-	GArray *acks; /* Ack */
+	GArray *acks;    /* Ack */
+	GArray *cancels; /* Ack: who waits for the end of a cancelled attempt */
 };
 
 static void output_write(Output *output);
 static void output_insert(Output *output);
+static void settle(Output *output);
 static void output_stop_port(TxPort *port);
 
 static const TxPortOps output_port_ops = {.name = "router", .stop = output_stop_port};
@@ -75,6 +82,8 @@ output_destroy(void *arg)
 {
 	Output *output = arg;
 	g_array_unref(output->acks);
+	g_array_unref(output->cancels);
+	g_free(output->destination);
 	tx_unref(output->tx);
 	g_free(output);
 }
@@ -93,6 +102,17 @@ output_free(Output *output)
 		output_destroy(output);
 }
 
+static void
+run_acks(GArray **list, const RestVerdict *verdict)
+{
+	g_autoptr(GArray) acks = *list;
+	*list = g_array_new(FALSE, FALSE, sizeof(Ack));
+	for (guint i = 0; i < acks->len; i++) {
+		const Ack *ack = &g_array_index(acks, Ack, i);
+		ack->done(ack->arg, verdict);
+	}
+}
+
 /* Out of the home's tables; freed at the end of the turn. */
 static void
 output_remove(Output *output)
@@ -108,8 +128,28 @@ output_remove(Output *output)
 	defer_cancel(&output->ack_defer);
 	timer_clear(&output->timer);
 	chain_free(g_steal_pointer(&output->chain));
+	static const RestVerdict yes = {.status = 200};
+	run_acks(&output->cancels, &yes);
 	if (output->jobs == 0)
 		worker_reap(home->worker, output, output_destroy);
+}
+
+static void
+job_begin(Output *output)
+{
+	output->jobs++;
+}
+
+/* False: the output is gone and has been freed. */
+static bool
+job_end(Output *output)
+{
+	output->jobs--;
+	if (!output->gone)
+		return true;
+	if (output->jobs == 0)
+		output_destroy(output);
+	return false;
 }
 
 static bool
@@ -119,32 +159,38 @@ state_is_active(OutputState state)
 }
 
 static void
+leave_destination(Output *output)
+{
+	if (output->destination == NULL)
+		return;
+	router_leave(output->home->router, output->destination, output->kind);
+	g_clear_pointer(&output->destination, g_free);
+}
+
+static void
 set_state(Output *output, OutputState state)
 {
 	k_assert_for(state_is_active(output->state), output->tx->id);
 	if (!state_is_active(state))
 		atomic_fetch_sub_explicit(&output->home->active, 1, memory_order_relaxed);
 	output->state = state;
+	if (state != OUTPUT_COMMITTING && state != OUTPUT_RUNNING)
+		leave_destination(output);
+	if (!state_is_active(state) && output->cancels->len > 0)
+		defer_queue(worker_defers(output->home->worker), &output->ack_defer);
 }
 
 /* ---- acknowledgements ---- */
 
 static void
-run_acks(Output *output, const RestVerdict *verdict)
-{
-	g_autoptr(GArray) acks = output->acks;
-	output->acks = g_array_new(FALSE, FALSE, sizeof(Ack));
-	for (guint i = 0; i < acks->len; i++) {
-		const Ack *ack = &g_array_index(acks, Ack, i);
-		ack->done(ack->arg, verdict);
-	}
-}
-
-static void
 ack_now(void *arg)
 {
 	static const RestVerdict yes = {.status = 200};
-	run_acks(arg, &yes);
+	Output *output = arg;
+	if (!state_is_active(output->state))
+		run_acks(&output->cancels, &yes);
+	if (output->row != ROW_WRITING)
+		run_acks(&output->acks, &yes);
 }
 
 /* Waits for the row when there is, or will be, one; else the answer comes at the end of the turn.
@@ -184,6 +230,14 @@ static void
 start_attempt(Output *output)
 {
 	k_assert_for(output->chain == NULL, output->tx->id);
+	if (output->row == ROW_STORED && !store_is_leaseholder(output->home->router->store)) {
+		/* The row may be somebody else's by now: back to the queue, if it is still ours. */
+		log_warn(&((LogCtx){.tx = output->tx->id}), "tx.not_started",
+			 LOG_S("reason", "the lease on the queue is in doubt"));
+		set_state(output, OUTPUT_PARKED);
+		output_write(output);
+		return;
+	}
 	set_state(output, OUTPUT_RUNNING);
 	tx_begin_attempt(output->tx);
 	tx_mark(output->tx, &output->mark);
@@ -333,6 +387,40 @@ take_over_failure(Output *output)
 	}
 }
 
+/* ---- the last word on a row ---- */
+
+static void
+on_noticed(void *arg, const RestVerdict *verdict)
+{
+	Output *output = arg;
+	if (!job_end(output))
+		return;
+	if (verdict->status != 200) {
+		timer_set(&output->timer, WRITE_AGAIN);
+		return;
+	}
+	output->owes_notice = false;
+	settle(output);
+}
+
+/* The row says "final" once the notification, if one is owed, is on disk: whatever fails or dies
+ * between the two repeats the notification instead of losing it. */
+static void
+settle(Output *output)
+{
+	output->dirty = true;
+	if (!output->owes_notice) {
+		output_write(output);
+		return;
+	}
+	job_begin(output);
+	if (send_bounce(output, on_noticed, output) != NULL)
+		return;
+	output->jobs--;
+	output->owes_notice = false;
+	output_write(output);
+}
+
 /* `reason` NULL: the one attempt of a transaction without retries failed for now; readers keep
  * its answers and are shown no final reason. */
 static void
@@ -346,14 +434,17 @@ finish(Output *output, const char *reason)
 	set_state(output, OUTPUT_DONE);
 	timer_cancel(&output->timer);
 	log_end(output, "tx.end", reason != NULL ? reason : ROW_ONESHOT);
-	if (reason != NULL)
-		send_bounce(output, NULL, NULL);
 	bool keep = output->origin == OUTPUT_FROM_REST && !output_is_incremental(output) &&
 		    tx_body_ready(output->tx);
-	if (output->row != ROW_NONE)
-		output_write(output);
-	else if (keep)
-		output_insert(output);
+	if (output->row != ROW_NONE) {
+		output->owes_notice = reason != NULL;
+		settle(output);
+	} else {
+		if (reason != NULL)
+			send_bounce(output, NULL, NULL);
+		if (keep)
+			output_insert(output);
+	}
 	linger(output);
 }
 
@@ -362,6 +453,11 @@ static void
 end_temporary(Output *output)
 {
 	chain_free(g_steal_pointer(&output->chain));
+	if (output->cancel_by != 0) {
+		tx_cancel(output->tx);
+		finish(output, REASON_CANCELLED);
+		return;
+	}
 	if (output->tx->retry == NULL || !output->endpoint->has_retry) {
 		/* A port's user may still enable retries; over REST that was the one attempt. */
 		if (output->origin == OUTPUT_FROM_PORT && !output->released)
@@ -391,28 +487,11 @@ end_temporary(Output *output)
 /* ---- the row ---- */
 
 static void
-job_begin(Output *output)
-{
-	output->jobs++;
-}
-
-/* False: the output is gone and has been freed. */
-static bool
-job_end(Output *output)
-{
-	output->jobs--;
-	if (!output->gone)
-		return true;
-	if (output->jobs == 0)
-		output_destroy(output);
-	return false;
-}
-
-static void
 schedule_of(const Output *output, StoreRow *row)
 {
 	row->creation = output->creation;
-	row->leased = output->state == OUTPUT_RUNNING || output->state == OUTPUT_COMMITTING;
+	row->leased = output->state == OUTPUT_RUNNING ||
+		      (output->state == OUTPUT_COMMITTING && !output->deferred);
 	row->next_attempt = output->state == OUTPUT_DONE ? 0 : output->next_attempt;
 	if (output->state == OUTPUT_DONE && row->final_reason == NULL)
 		row->final_reason = g_strdup(ROW_ONESHOT);
@@ -428,7 +507,7 @@ insert_refused(Output *output, const GError *error)
 	const RestVerdict no = {.status = full ? 507 : 503,
 				.text = full ? "no space to store the message"
 					     : "the message cannot be stored now"};
-	run_acks(output, &no);
+	run_acks(&output->acks, &no);
 	tx_refuse_durable(output->tx);
 	if (output->state == OUTPUT_COMMITTING) {
 		g_autoptr(Response) response = response_new(
@@ -449,9 +528,9 @@ inserted(Output *output)
 	ack_now(output);
 	if (output->gone)
 		return;
-	if (output->state == OUTPUT_COMMITTING) {
+	if (output->state == OUTPUT_COMMITTING && !output->deferred) {
 		start_attempt(output);
-	} else if (output->state == OUTPUT_WAITING) {
+	} else if (output->state == OUTPUT_WAITING || output->state == OUTPUT_COMMITTING) {
 		/* The row says when; the queue brings it back. */
 		set_state(output, OUTPUT_PARKED);
 		if (output->origin != OUTPUT_FROM_PORT || output->released)
@@ -485,12 +564,33 @@ output_insert(Output *output)
 	store_insert(output->home->router->store, row, on_inserted, output);
 }
 
+/* While this process stood still its lease ran out and another one took the row: what was learnt
+ * here is void, and only the log tells of it. */
+static void
+lose_lease(Output *output)
+{
+	log_error(&((LogCtx){.tx = output->tx->id}), "tx.lease_lost",
+		  LOG_S("state", output_state_name(output->state)),
+		  LOG_S("reason", output->tx->final_attempt_reason),
+		  LOG_S("message", "another process works on it now; nothing was written"));
+	chain_free(g_steal_pointer(&output->chain));
+	if (state_is_active(output->state))
+		set_state(output, OUTPUT_DONE);
+	output->dirty = false;
+	if (output->origin != OUTPUT_FROM_PORT || output->released)
+		output_remove(output);
+}
+
 static void
 on_written(void *arg, const StoreResult *result)
 {
 	Output *output = arg;
 	if (!job_end(output))
 		return;
+	if (g_error_matches(result->error, K_ERROR, K_ERROR_CONFLICT)) {
+		lose_lease(output);
+		return;
+	}
 	if (result->error != NULL && !g_error_matches(result->error, K_ERROR, K_ERROR_NOT_FOUND)) {
 		log_error(&((LogCtx){.tx = output->tx->id}), "store.update_failed",
 			  LOG_S("error", result->error->message));
@@ -561,7 +661,8 @@ on_change(void *arg, Tx *tx)
 	if (news & TX_NEW_REQUESTS)
 		output->changed = clock_mono();
 	if (tx->cancelled) {
-		finish(output, REASON_CANCELLED);
+		bool late = response_ok(tx->data_response);
+		finish(output, late ? REASON_SUCCESS : REASON_CANCELLED);
 		return;
 	}
 	if (news & TX_NEW_BODY_FINAL)
@@ -587,9 +688,14 @@ on_timer(void *arg)
 {
 	Output *output = arg;
 	if (output->dirty) {
-		output_write(output);
+		if (output->jobs == 0)
+			settle(output);
+	} else if (output->state == OUTPUT_DONE && output->jobs > 0) {
+		timer_set(&output->timer, WRITE_AGAIN); /* somebody waits for its row */
 	} else if (output->state == OUTPUT_DONE) {
 		output_remove(output);
+	} else if (clock_passed(output->cancel_by)) {
+		tx_cancel(output->tx);
 	} else if (output->origin != OUTPUT_FROM_PORT &&
 		   clock_passed(output->changed + output->endpoint->downstream_timeout)) {
 		finish(output, REASON_TIMEOUT);
@@ -615,6 +721,7 @@ output_new(RouterHome *home, Tx *tx, const SenderConf *sender, const EndpointCon
 	output->origin = origin;
 	output->creation = clock_wall_sec();
 	output->acks = g_array_new(FALSE, FALSE, sizeof(Ack));
+	output->cancels = g_array_new(FALSE, FALSE, sizeof(Ack));
 	timer_init(&output->timer, home->worker, on_timer, output);
 	defer_init(&output->ack_defer, ack_now, output);
 	if (sender->retry)
@@ -634,6 +741,26 @@ output_set_row(Output *output, const StoreRow *row)
 {
 	output->row = ROW_STORED;
 	output->creation = row->creation;
+	output->next_attempt = row->next_attempt;
+	output->destination = g_strdup(row->destination != NULL ? row->destination : "");
+	output->kind = DESTINATION_QUEUED;
+}
+
+/* A destination that hangs may not take all places: beyond its share new messages wait in the queue,
+ * which is fair. */
+static void
+enter_destination(Output *output)
+{
+	Router *router = output->home->router;
+	g_autofree char *name = row_destination(output->tx);
+	if (destinations_count(router->destinations, name, DESTINATION_FRESH) >=
+	    router->fresh_max) {
+		output->deferred = output->origin != OUTPUT_FROM_PORT;
+		return;
+	}
+	destinations_enter(router->destinations, name, DESTINATION_FRESH);
+	output->destination = g_steal_pointer(&name);
+	output->kind = DESTINATION_FRESH;
 }
 
 void
@@ -641,6 +768,7 @@ output_start(Output *output, RestDoneFn *done, void *arg)
 {
 	if (output->row == ROW_NONE && is_ours(output)) {
 		output->started = clock_mono();
+		enter_destination(output);
 		set_state(output, OUTPUT_COMMITTING);
 		output_insert(output);
 		add_ack(output, done, arg);
@@ -656,6 +784,40 @@ output_complete(Output *output, RestDoneFn *done, void *arg)
 	if (output->state == OUTPUT_RUNNING || output->state == OUTPUT_WAITING)
 		check_row(output);
 	add_ack(output, done, arg);
+}
+
+void
+output_cancel(Output *output, RestDoneFn *done, void *arg)
+{
+	k_assert_for(output->state != OUTPUT_PARKED, output->tx->id);
+	const bool on_its_way = output->state == OUTPUT_RUNNING && tx_body_ready(output->tx);
+	if (done != NULL) {
+		const Ack ack = {done, arg};
+		g_array_append_val(output->cancels, ack);
+	}
+	if (output->state == OUTPUT_DONE) {
+		if (output->tx->final_attempt_reason == NULL)
+			tx_cancel(output->tx);
+		defer_queue(worker_defers(output->home->worker), &output->ack_defer);
+	} else if (!on_its_way) {
+		tx_cancel(output->tx);
+	} else if (output->cancel_by == 0) {
+		output->cancel_by = clock_after(OUTPUT_CANCEL_GRACE);
+		timer_set_at(&output->timer, output->cancel_by);
+	}
+}
+
+OutputWay
+output_make_way(Output *output)
+{
+	if (output->state != OUTPUT_PARKED)
+		return OUTPUT_STAYS;
+	if (output->jobs > 0)
+		return OUTPUT_LEAVING;
+	if (output->dirty)
+		return OUTPUT_STAYS;
+	output_remove(output);
+	return OUTPUT_GONE;
 }
 
 void

@@ -93,6 +93,7 @@ typedef struct StoreResult {
 	const GError *error;
 	GPtrArray *rows;  /* StoreRow*; NULL where a job returns none */
 	int64_t next_due; /* store_claim: unix seconds of the earliest row still waiting; 0: none */
+	uint64_t count;   /* store_collect: rows deleted */
 	GPtrArray *damaged; /* store_claim: char*, "ID: reason" of rows that could not be read and
 			       are set aside now; NULL: none.  They stay in the database. */
 } StoreResult;
