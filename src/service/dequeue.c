@@ -214,8 +214,7 @@ router_dequeue_init(Router *router)
 {
 	Worker *worker = workers_get(router->workers, 0);
 	timer_init(&router->poll, worker, claim, router);
-	router->destinations = destinations_new(
-		(unsigned)router->config->koukan.per_destination);
+	router->destinations = destinations_new((unsigned)router->config->koukan.per_destination);
 	store_on_hint(router->store, worker, on_hint, router);
 }
 

@@ -9,7 +9,7 @@
 
 struct Router;
 
-#define GC_SLICE 500                 /* rows of one database transaction */
+#define GC_SLICE 500                /* rows of one database transaction */
 #define GC_PAUSE (50 * USEC_PER_MS) /* between slices */
 
 typedef struct Gc {

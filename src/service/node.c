@@ -17,6 +17,7 @@
 #include "loop/pool.h"
 #include "mime/mime.h"
 #include "rest/api.h"
+#include "service/admin.h"
 #include "service/gateway.h"
 #include "service/ports.h"
 #include "service/router.h"
@@ -33,6 +34,7 @@ typedef struct NodeWorker {
 /* The REST side of a router or a gateway. */
 typedef struct NodeRest {
 	RestApi *api;
+	Admin admin;
 	HttpServer *server;
 	char *base; /* "http://127.0.0.1:8000": where it really listens */
 } NodeRest;
@@ -51,6 +53,7 @@ struct Node {
 	Router *router;
 	Gateway *gateway;
 	NodeRest router_rest, gateway_rest;
+	atomic_bool draining;
 };
 
 static const KoukanConf *
@@ -202,17 +205,33 @@ open_gateway(Node *node)
 		node->per_worker[i].ports.gateway = node->gateway;
 }
 
+static void
+handle_rest(void *arg, HttpRequest *request)
+{
+	NodeRest *rest = arg;
+	if (!admin_handle(&rest->admin, request))
+		rest_api_handle(rest->api, request);
+}
+
+static bool
+is_loopback(const HostPort *addr)
+{
+	return g_str_equal(addr->host, "localhost") || net_is_loopback(addr->host);
+}
+
 static bool
 open_rest(Node *node, NodeRest *rest, RestHost *host, const RestListenerConf *conf,
 	  GPtrArray *local, const char *what, GError **ret_error)
 {
 	rest->api = rest_api_new(node->workers, host);
+	rest->admin = (Admin){.router = rest == &node->router_rest ? node->router : NULL,
+			      .open = own_conf(node)->admin || is_loopback(conf->addr),
+			      .draining = &node->draining};
 	const HttpServerOptions options = {.host = conf->addr->host,
 					   .port = conf->addr->port,
 					   .cert_path = conf->cert,
 					   .key_path = conf->key};
-	rest->server = http_server_open(node->workers, &options, rest_api_handle, rest->api,
-					ret_error);
+	rest->server = http_server_open(node->workers, &options, handle_rest, rest, ret_error);
 	if (rest->server == NULL) {
 		g_prefix_error(ret_error, "%s rest_listener: ", what);
 		return false;
@@ -369,6 +388,7 @@ node_active(Node *node)
 static void
 drain(Node *node)
 {
+	atomic_store(&node->draining, true);
 	if (node->gateway != NULL)
 		gateway_drain(node->gateway);
 	if (node->router != NULL)

@@ -39,15 +39,15 @@ struct Output {
 	OutputOrigin origin;
 	OutputState state;
 	RowState row;
-	bool released; /* its user has gone */
-	bool dirty;    /* the row does not show the newest state yet */
-	bool deferred; /* its destination has enough to do: the queue starts the first attempt */
-	bool owes_notice;  /* a bounce is to be on disk before the row says that this failed */
+	bool released;    /* its user has gone */
+	bool dirty;       /* the row does not show the newest state yet */
+	bool deferred;    /* its destination has enough to do: the queue starts the first attempt */
+	bool owes_notice; /* a bounce is to be on disk before the row says that this failed */
 	char *destination; /* counted there (service/destinations.h); NULL: not counted */
 	DestinationKind kind;
 	Deadline cancel_by; /* cancelled, but the attempt may still end by itself; 0: not */
-	bool gone;     /* out of the home; freed when the last store job is answered */
-	unsigned jobs; /* store jobs under way */
+	bool gone;          /* out of the home; freed when the last store job is answered */
+	unsigned jobs;      /* store jobs under way */
 	int64_t creation, next_attempt; /* unix seconds */
 	Deadline started, changed;      /* the attempt; the last news from downstream */
 	Chain *chain;                   /* of the running attempt */
@@ -746,8 +746,8 @@ output_set_row(Output *output, const StoreRow *row)
 	output->kind = DESTINATION_QUEUED;
 }
 
-/* A destination that hangs may not take all places: beyond its share new messages wait in the queue,
- * which is fair. */
+/* A destination that hangs may not take all places: beyond its share new messages wait in the
+ * queue, which is fair. */
 static void
 enter_destination(Output *output)
 {
