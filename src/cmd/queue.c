@@ -67,11 +67,9 @@ typedef struct Verb {
 } Verb;
 
 static int
-usage_error(const char *format, const char *what)
+usage_error(const char *what, const char *why)
 {
-	fputs("koukan queue: ", stderr);
-	fprintf(stderr, format, what);
-	fputs("\n`koukan queue --help` tells more\n", stderr);
+	fprintf(stderr, "koukan queue: %s: %s\n`koukan queue --help` tells more\n", what, why);
 	return 2;
 }
 
@@ -281,17 +279,14 @@ run_action(Queue *queue, const Verb *verb)
 }
 
 static const Verb verbs[] = {
-	{"list", run_list, {"held", "leased", "queued"}, .takes_filters = true},
-	{"show", run_show, {NULL}, .wants_ids = true, .takes_ids = true},
-	{"stats", run_stats, {NULL}},
-	{"retry", run_action, {"queued", "held"}, .takes_ids = true, .takes_filters = true},
-	{"cancel",
-	 run_action,
-	 {"queued", "held", "leased"},
-	 .takes_ids = true,
-	 .takes_filters = true},
-	{"hold", run_action, {"queued"}, .takes_ids = true, .takes_filters = true},
-	{"release", run_action, {"held"}, .takes_ids = true, .takes_filters = true},
+	/* name, does, states without --state, wants ids, takes ids, takes filters */
+	{"list", run_list, {"held", "leased", "queued"}, false, false, true},
+	{"show", run_show, {NULL}, true, true, false},
+	{"stats", run_stats, {NULL}, false, false, false},
+	{"retry", run_action, {"queued", "held"}, false, true, true},
+	{"cancel", run_action, {"queued", "held", "leased"}, false, true, true},
+	{"hold", run_action, {"queued"}, false, true, true},
+	{"release", run_action, {"held"}, false, true, true},
 };
 
 /* ---- arguments ---- */
@@ -348,12 +343,12 @@ take_number(Queue *queue, int option, const char *text)
 		if (text_parse_u64(text, strlen(text), 1000000000, &queue->limit) &&
 		    queue->limit > 0)
 			return true;
-		(void)usage_error("--limit: not a number: %s", text);
+		(void)usage_error("--limit", "a number from 1 is wanted");
 		return false;
 	}
 	int64_t seconds = 0;
 	if (!queue_parse_age(text, &seconds)) {
-		(void)usage_error("--older-than: not an age (90s, 15m, 2h, 3d): %s", text);
+		(void)usage_error("--older-than", "an age is wanted: 90s, 15m, 2h, 3d");
 		return false;
 	}
 	g_autofree char *value = g_strdup_printf("%" PRId64, seconds);
@@ -371,7 +366,9 @@ take_option(Queue *queue, int option)
 		return 0;
 	case OPT_STATE:
 		queue->state = optarg;
-		return is_state(optarg) ? -1 : usage_error("--state: unknown: %s", optarg);
+		return is_state(optarg)
+			       ? -1
+			       : usage_error("--state", "queued, leased, held, final or any");
 	case OPT_FROM:
 		add_filter(queue, "from", optarg);
 		return -1;
@@ -413,17 +410,17 @@ check_usage(const Queue *queue, const Verb *verb)
 {
 	bool filtered = queue->filters->len > 0 || queue->state != NULL;
 	if (queue->n_ids > 0 && !verb->takes_ids)
-		return usage_error("%s takes no ids", verb->name);
+		return usage_error(verb->name, "takes no ids");
 	if (queue->n_ids == 0 && verb->wants_ids)
-		return usage_error("%s: which transaction?", verb->name);
+		return usage_error(verb->name, "which transaction?");
 	if ((filtered || queue->all) && !verb->takes_filters)
-		return usage_error("%s takes no filters", verb->name);
+		return usage_error(verb->name, "takes no filters");
 	if (queue->n_ids > 0 && (filtered || queue->all))
-		return usage_error("%s: either ids or filters", verb->name);
+		return usage_error(verb->name, "either ids or filters");
 	if (verb->run == run_action && queue->n_ids == 0 && !filtered && !queue->all)
-		return usage_error("%s: ids, a filter or --all is wanted", verb->name);
+		return usage_error(verb->name, "ids, a filter or --all is wanted");
 	if (queue->reason != NULL && strcmp(verb->name, "hold") != 0)
-		return usage_error("--reason belongs to hold, not to %s", verb->name);
+		return usage_error(verb->name, "--reason belongs to hold");
 	return -1;
 }
 
@@ -462,7 +459,7 @@ cmd_queue(int argc, char **argv)
 		return code >= 0 ? code : run(&queue, &verbs[i]);
 	}
 	if (*name != '\0')
-		return usage_error("unknown: %s", name);
+		return usage_error(name, "no such command");
 	fputs(help, stderr);
 	return 2;
 }

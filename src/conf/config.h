@@ -51,6 +51,7 @@ typedef struct EndpointConf {
 	ChainConf *chain;
 	Usec downstream_timeout; /* 60 s */
 	Usec upstream_refresh;   /* 30 s */
+	Usec delay_warning;      /* 0: none */
 	bool has_retry;
 	RetryParams retry;
 	char *notification_sender, *notification_tag; /* NULL: no bounces */

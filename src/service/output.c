@@ -331,11 +331,12 @@ linger(Output *output)
  * transaction says "final", so that a crash between the two repeats the notification instead of
  * losing it. */
 static Output *
-send_bounce(Output *output, RestDoneFn *done, void *arg)
+send_bounce(Output *output, BounceKind kind, RestDoneFn *done, void *arg)
 {
 	Router *router = output->home->router;
-	g_autoptr(Tx) tx = bounce_new(output->tx, output->endpoint,
-				      router->config->mailer_daemon_mailbox, output->creation);
+	g_autoptr(Tx)
+		tx = bounce_new(output->tx, output->endpoint, router->config->mailer_daemon_mailbox,
+				output->creation, kind);
 	if (tx == NULL)
 		return NULL;
 	const SenderConf *sender = conf_model_sender(router->config->model, tx->sender_name,
@@ -353,7 +354,8 @@ send_bounce(Output *output, RestDoneFn *done, void *arg)
 	tx_set_id(tx, id);
 	/* A notification is tried as long as any message of that chain (B3). */
 	tx_enable_retry(tx, NULL);
-	log_info(&((LogCtx){.tx = output->tx->id}), "bounce.sent", LOG_S("bounce", id),
+	log_info(&((LogCtx){.tx = output->tx->id}),
+		 kind == BOUNCE_DELAY ? "bounce.delay" : "bounce.sent", LOG_S("bounce", id),
 		 LOG_S("to", output->tx->mail_from->addr));
 	Output *bounce = output_new(output->home, tx, sender, endpoint, OUTPUT_FROM_QUEUE);
 	output_start(bounce, done, arg);
@@ -381,7 +383,7 @@ take_over_failure(Output *output)
 		tx_set_durable(tx); /* nobody to tell (RFC 5321 4.5.5) */
 		return;
 	}
-	if (send_bounce(output, late_bounce_done, tx_ref(tx)) == NULL) {
+	if (send_bounce(output, BOUNCE_FAILURE, late_bounce_done, tx_ref(tx)) == NULL) {
 		tx_unref(tx);
 		tx_refuse_durable(tx);
 	}
@@ -414,7 +416,7 @@ settle(Output *output)
 		return;
 	}
 	job_begin(output);
-	if (send_bounce(output, on_noticed, output) != NULL)
+	if (send_bounce(output, BOUNCE_FAILURE, on_noticed, output) != NULL)
 		return;
 	output->jobs--;
 	output->owes_notice = false;
@@ -441,11 +443,20 @@ finish(Output *output, const char *reason)
 		settle(output);
 	} else {
 		if (reason != NULL)
-			send_bounce(output, NULL, NULL);
+			send_bounce(output, BOUNCE_FAILURE, NULL, NULL);
 		if (keep)
 			output_insert(output);
 	}
 	linger(output);
+}
+
+/* When to try next, into output->next_attempt. */
+static RetryVerdict
+plan_retry(Output *output)
+{
+	return retry_next(&output->endpoint->retry, output->creation, clock_wall_sec(),
+			  output->tx->attempt_count, (double)ids_random_below(1000) / 1000,
+			  &output->next_attempt);
 }
 
 /* The attempt failed for now. */
@@ -466,15 +477,16 @@ end_temporary(Output *output)
 			finish(output, NULL);
 		return;
 	}
-	RetryVerdict verdict = retry_next(&output->endpoint->retry, output->creation,
-					  clock_wall_sec(), output->tx->attempt_count,
-					  (double)ids_random_below(1000) / 1000,
-					  &output->next_attempt);
+	const int64_t this_attempt = output->next_attempt;
+	RetryVerdict verdict = plan_retry(output);
 	if (verdict != RETRY_AT) {
 		finish(output, retry_reason(verdict));
 		return;
 	}
 	log_end(output, "tx.retry", "temporary");
+	if (bounce_delay_is_due(output->endpoint, output->creation, this_attempt,
+				output->next_attempt))
+		send_bounce(output, BOUNCE_DELAY, NULL, NULL);
 	if (output->row == ROW_NONE) {
 		set_state(output, OUTPUT_WAITING);
 		arm_timer(output);
@@ -623,10 +635,7 @@ output_write(Output *output)
 static void
 plan_late_retry(Output *output)
 {
-	RetryVerdict verdict = retry_next(&output->endpoint->retry, output->creation,
-					  clock_wall_sec(), output->tx->attempt_count,
-					  (double)ids_random_below(1000) / 1000,
-					  &output->next_attempt);
+	RetryVerdict verdict = plan_retry(output);
 	if (verdict != RETRY_AT)
 		finish(output, retry_reason(verdict));
 	else

@@ -44,7 +44,7 @@ test_fields(void **state)
 		"Reporting-MTA: dns; mx.example.net\r\n",
 		"Final-Recipient: rfc822; b@example.net\r\n",
 		"Action: failed\r\n",
-		"Status: 5.0.0\r\n",
+		"Status: 5.1.1\r\n",
 		"Diagnostic-Code: smtp; 550 5.1.1 no such user\r\n",
 		"\r\n\r\nFrom: a@example.com\r\n",
 	};
@@ -153,7 +153,7 @@ test_owed(void **state)
 			.notification_sender = cases[i].configured ? (char *)"submission" : NULL,
 			.notification_tag = (char *)"notification"};
 		g_autoptr(Tx) tx = make_failed(&queue, &cases[i]);
-		g_autoptr(Tx) bounce = bounce_new(tx, &endpoint, "daemon@x", 1);
+		g_autoptr(Tx) bounce = bounce_new(tx, &endpoint, "daemon@x", 1, BOUNCE_FAILURE);
 		if ((bounce != NULL) != cases[i].want)
 			fail_msg("%s", cases[i].name);
 		if (bounce != NULL) {
