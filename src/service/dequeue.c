@@ -106,7 +106,8 @@ claim(void *arg)
 		return;
 	}
 	router->claiming = true;
-	store_claim(router->store, clock_wall_sec(), CLAIM_MAX, on_claimed, router);
+	store_claim(router->store, clock_wall_sec(), CLAIM_MAX, CLAIM_MAX, NULL, on_claimed,
+		    router);
 }
 
 void
