@@ -231,6 +231,7 @@ router_start(Router *router)
 void
 router_dequeue_clear(Router *router)
 {
+	store_on_hint(router->store, NULL, NULL, NULL);
 	timer_clear(&router->poll);
 	for (unsigned i = 0; i < workers_count(router->workers); i++) {
 		while (router->homes[i].waiting != NULL)

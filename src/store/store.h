@@ -21,6 +21,8 @@ typedef struct Store Store;
 
 #define STORE_QUEUE_MAX 20000 /* jobs waiting, default */
 #define STORE_BUSY_WAIT (5 * USEC_PER_SEC)
+#define STORE_REFRESH   (30 * USEC_PER_SEC)
+#define STORE_CRASH_MAX 3
 
 /* A body blob of a row.  `name` NULL: the message itself (/body), else a named part. */
 typedef struct StoreBlob {
@@ -48,7 +50,7 @@ typedef struct StoreRow {
 			      by store_insert from `rcpt` when NULL */
 	bool held;         /* not claimed until released */
 	char *held_reason; /* NULL, or why */
-	unsigned crashes;  /* claims in a row whose process died before store_update */
+	unsigned crashes;  /* leases in a row whose process died before it gave the row back */
 	char *owner_uri;   /* leased by another live session: its session_uri; else NULL */
 	GPtrArray *blobs;  /* StoreBlob*, may be empty */
 } StoreRow;
@@ -60,8 +62,7 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(StoreRow, store_row_free)
 
 typedef struct StoreConfig {
 	const char *url; /* sqlite:///relative, sqlite:////absolute, sqlite+pysqlite:///..., a bare
-			    path; postgresql[+driver]://... is refused with a clear error until
-			    supported */
+			    path */
 	unsigned queue_max; /* 0: STORE_QUEUE_MAX */
 	BlobLimits blobs;   /* for bodies that are loaded */
 	Usec busy_wait;     /* how long another program may hold the file; 0: STORE_BUSY_WAIT */
@@ -91,9 +92,10 @@ void store_close(Store *store);
  * g_ptr_array_steal_*.  On store_reuse the one row carries the one blob. */
 typedef struct StoreResult {
 	const GError *error;
-	GPtrArray *rows;  /* StoreRow*; NULL where a job returns none */
-	int64_t next_due; /* store_claim: unix seconds of the earliest row still waiting; 0: none */
-	uint64_t count;   /* store_collect: rows deleted */
+	GPtrArray *rows;    /* StoreRow*; NULL where a job returns none */
+	int64_t next_due;   /* store_claim: unix seconds of the earliest row still waiting, those of
+			       `busy` destinations left out; 0: none */
+	uint64_t count;     /* store_collect: rows deleted */
 	GPtrArray *damaged; /* store_claim: char*, "ID: reason" of rows that could not be read and
 			       are set aside now; NULL: none.  They stay in the database. */
 } StoreResult;
@@ -106,7 +108,8 @@ typedef void StoreFn(void *arg, const StoreResult *result);
  * `row` is moved.  K_ERROR_CONFLICT when there is a row of that id. */
 void store_insert(Store *store, StoreRow *row, StoreFn *fn, void *arg);
 /* After an attempt, or when it starts: replaces responses, attempts, next_attempt, leased, version,
- * final_reason (those of `row`; its json, blobs and names are ignored); crashes becomes 0.
+ * final_reason (those of `row`; its json, blobs and names are ignored); crashes becomes 0 when the
+ * row is leased no longer (what is written while an attempt runs does not prove that it survives).
  * K_ERROR_NOT_FOUND when there is no such row, K_ERROR_CONFLICT, with nothing written, when the
  * row is no longer leased by our session (it was taken over while this process stood still).
  * `row` is moved. */
@@ -154,14 +157,18 @@ typedef struct StoreFilter {
 } StoreFilter;
 #define STORE_LIST_MAX 1000
 
-/* Rows in the order of creation, without blobs' contents (blob = NULL). */
+/* Rows in the order of creation, without blobs' contents (blob = NULL).  A damaged one is there,
+ * held, with its id and the reason.  K_ERROR_NOT_FOUND when there is no row `after` any more.  This
+ * and store_count are not in order with the other jobs: they see what was committed when they run,
+ * and however long they take, mail does not wait for them. */
 void store_list(Store *store, const StoreFilter *filter, StoreFn *fn, void *arg);
 typedef enum StoreAction {
 	STORE_RETRY_NOW, /* next_attempt = now; also takes a held row back */
 	STORE_HOLD,
 	STORE_RELEASE
 } StoreAction;
-/* K_ERROR_NOT_FOUND; K_ERROR_CONFLICT when it is final or (hold) leased. */
+/* K_ERROR_NOT_FOUND; K_ERROR_CONFLICT when it is final or (hold) leased.  Retry and release forget
+ * the crashes; for a leased row they do nothing. */
 void store_act(Store *store, const char *id, StoreAction action, const char *reason, StoreFn *fn,
 	       void *arg);
 /* Counts by state and the oldest creation of what is not final, per destination and in all: rows of
