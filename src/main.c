@@ -20,6 +20,8 @@ static const struct {
 	{"send", cmd_send, "submit a message by REST and wait for the outcome"},
 	{"receiver", cmd_receiver, "an example of an application that takes mail by REST"},
 	{"config", cmd_config, "check configuration files; print the reference"},
+	{"queue", cmd_queue, "look into the queue of a running router, and act on it"},
+	{"store", cmd_store, "create, migrate or check the database"},
 };
 
 static void

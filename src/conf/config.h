@@ -40,6 +40,8 @@ typedef struct KoukanConf {
 	Usec dns_timeout;
 	int64_t message_max; /* bytes */
 	int64_t rcpt_max;
+	int64_t per_destination; /* attempts from the queue at a time */
+	bool admin;              /* /admin/v1 on listeners that are not on loopback, too */
 } KoukanConf;
 
 /* ---- router ---- */
@@ -49,6 +51,7 @@ typedef struct EndpointConf {
 	ChainConf *chain;
 	Usec downstream_timeout; /* 60 s */
 	Usec upstream_refresh;   /* 30 s */
+	Usec delay_warning;      /* 0: none */
 	bool has_retry;
 	RetryParams retry;
 	char *notification_sender, *notification_tag; /* NULL: no bounces */

@@ -91,6 +91,19 @@ static const ConfKey koukan_keys[] = {
 	 .min = 1,
 	 .max = 100000,
 	 .doc = "Recipients of one SMTP transaction; RFC 5321 asks for at least 100."},
+	{.name = "per_destination",
+	 .type = CONF_INT,
+	 AT(per_destination),
+	 .def = "20",
+	 .min = 1,
+	 .max = 100000,
+	 .doc = "Attempts from the queue to one recipient domain at a time."},
+	{.name = "admin",
+	 .type = CONF_BOOL,
+	 AT(admin),
+	 .def = "no",
+	 .doc = "Serve the administration routes `/admin/v1` on a REST listener that is not on "
+		"loopback, too. They have no authentication."},
 	{0},
 };
 #undef AT

@@ -9,28 +9,78 @@
 #define DIAGNOSTIC_MAX 800 /* octets of a peer's text in one field */
 #define ID_MAX         900 /* octets of a Message-ID that is quoted */
 
-/* Peers' text may not break out of its field: one line, printable or UTF-8, bounded. */
+/* What is being written. */
+typedef struct Dsn {
+	const DsnInput *input;
+	GString *out;
+	bool utf8; /* RFC 6533 */
+} Dsn;
+
+static bool
+is_ascii(const char *text, size_t len)
+{
+	for (size_t i = 0; i < len; i++) {
+		if ((unsigned char)text[i] >= 0x80)
+			return false;
+	}
+	return true;
+}
+
+/* Peers' text may not break out of its field: one line, printable, bounded. */
 static void
-append_clean(GString *out, const char *text, size_t max)
+append_clean(const Dsn *dsn, const char *text, size_t max)
 {
 	g_autofree char *valid = g_utf8_make_valid(text, -1);
 	size_t used = 0;
 	for (const char *p = valid; *p != '\0' && used < max; p = g_utf8_next_char(p)) {
 		size_t len = (size_t)(g_utf8_next_char(p) - p);
 		if ((unsigned char)*p < 0x20 || *p == 0x7f)
-			g_string_append_c(out, ' ');
+			g_string_append_c(dsn->out, ' ');
+		else if (len > 1 && !dsn->utf8)
+			g_string_append_c(dsn->out, '?');
 		else
-			g_string_append_len(out, p, (gssize)len);
+			g_string_append_len(dsn->out, p, (gssize)len);
 		used += len;
 	}
 }
 
 static void
-append_field(GString *out, const char *name, const char *prefix, const char *value)
+append_field(const Dsn *dsn, const char *name, const char *prefix, const char *value)
 {
-	g_string_append_printf(out, "%s: %s", name, prefix);
-	append_clean(out, value, DIAGNOSTIC_MAX);
-	g_string_append(out, "\r\n");
+	g_string_append_printf(dsn->out, "%s: %s", name, prefix);
+	append_clean(dsn, value, DIAGNOSTIC_MAX);
+	g_string_append(dsn->out, "\r\n");
+}
+
+/* utf-8-addr-xtext (RFC 6533 3): an address outside ASCII in ASCII. */
+static void
+append_xtext(GString *out, const char *address)
+{
+	g_autofree char *valid = g_utf8_make_valid(address, -1);
+	gsize start = out->len;
+	for (const char *p = valid; *p != '\0' && out->len - start < DIAGNOSTIC_MAX;
+	     p = g_utf8_next_char(p)) {
+		gunichar c = g_utf8_get_char(p);
+		if (c > 0x20 && c < 0x7f && c != '+' && c != '=' && c != '\\')
+			g_string_append_c(out, (char)c);
+		else
+			g_string_append_printf(out, "\\x{%X}", c);
+	}
+}
+
+static void
+append_final_recipient(const Dsn *dsn)
+{
+	const char *rcpt = dsn->input->rcpt;
+	if (is_ascii(rcpt, strlen(rcpt))) {
+		append_field(dsn, "Final-Recipient", "rfc822; ", rcpt);
+	} else if (dsn->utf8) {
+		append_field(dsn, "Final-Recipient", "utf-8; ", rcpt);
+	} else {
+		g_string_append(dsn->out, "Final-Recipient: utf-8; ");
+		append_xtext(dsn->out, rcpt);
+		g_string_append(dsn->out, "\r\n");
+	}
 }
 
 static void
@@ -77,16 +127,19 @@ domain_of(const char *address)
 }
 
 static void
-append_head(GString *out, const DsnInput *input)
+append_head(const Dsn *dsn)
 {
-	append_field(out, "From", "Mail Delivery Subsystem <", input->mailer_daemon);
+	const DsnInput *input = dsn->input;
+	GString *out = dsn->out;
+	append_field(dsn, "From", "Mail Delivery Subsystem <", input->mailer_daemon);
 	g_string_insert(out, (gssize)out->len - 2, ">");
-	append_field(out, "To", "<", input->to);
+	append_field(dsn, "To", "<", input->to);
 	g_string_insert(out, (gssize)out->len - 2, ">");
 	append_date(out, "Date", input->now);
 	g_string_append_printf(out, "Message-ID: <%s@%s>\r\n", input->unique,
 			       domain_of(input->mailer_daemon));
-	g_string_append(out, "Subject: Delivery Status Notification (failure)\r\n");
+	g_string_append_printf(out, "Subject: Delivery Status Notification (%s)\r\n",
+			       input->delayed ? "delay" : "failure");
 	if (input->header != NULL) {
 		g_autofree char *id = original_id(input);
 		if (id != NULL)
@@ -96,37 +149,107 @@ append_head(GString *out, const DsnInput *input)
 	g_string_append_printf(out,
 			       "Auto-Submitted: auto-replied\r\n"
 			       "MIME-Version: 1.0\r\n"
-			       "Content-Type: multipart/report; report-type=delivery-status;\r\n"
-			       "\tboundary=\"=_%s\"\r\n\r\n",
-			       input->unique);
+			       "Content-Type: multipart/report; report-type=%s;\r\n"
+			       "\tboundary=\"=_%s\"\r\n%s\r\n",
+			       dsn->utf8 ? "global-delivery-status" : "delivery-status",
+			       input->unique,
+			       dsn->utf8 ? "Content-Transfer-Encoding: 8bit\r\n" : "");
 }
 
 static void
-append_status(GString *out, const DsnInput *input)
+append_part(const Dsn *dsn, const char *type)
 {
+	g_string_append_printf(dsn->out, "--=_%s\r\nContent-Type: %s\r\n%s\r\n", dsn->input->unique,
+			       type, dsn->utf8 ? "Content-Transfer-Encoding: 8bit\r\n" : "");
+}
+
+static void
+append_text(const Dsn *dsn)
+{
+	const DsnInput *input = dsn->input;
+	GString *out = dsn->out;
+	g_string_append(out, input->delayed
+				     ? "Your message could not be delivered yet to\r\n\r\n    "
+				     : "Your message could not be delivered to\r\n\r\n    ");
+	append_clean(dsn, input->rcpt, DIAGNOSTIC_MAX);
+	g_string_append_printf(out, "\r\n\r\nThe last answer was:\r\n\r\n    %d ", input->code);
+	append_clean(dsn, input->text, DIAGNOSTIC_MAX);
+	if (input->delayed)
+		g_string_append(out, "\r\n\r\nThis is a warning only: it will be tried again, and "
+				     "you need not send it again.");
+	else if (input->code / 100 == 4)
+		g_string_append(out, "\r\n\r\nIt was tried for as long as the settings here allow, "
+				     "and will not be tried again.");
+	g_string_append(out, "\r\n\r\n");
+}
+
+static size_t
+digits(const char *text)
+{
+	return strspn(text, "0123456789");
+}
+
+void
+dsn_status(int code, const char *text, bool delayed, char out[DSN_STATUS_MAX])
+{
+	int class = code / 100 == 4 || delayed ? 4 : 5;
+	g_snprintf(out, DSN_STATUS_MAX, "%d.%s", class, class == 4 && !delayed ? "4.7" : "0.0");
+	if (class == 4 && !delayed)
+		return;
+	/* class "." 1*3digit "." 1*3digit, then no more of it */
+	if (text[0] != '0' + class || text[1] != '.')
+		return;
+	size_t subject = digits(text + 2);
+	if (subject < 1 || subject > 3 || text[2 + subject] != '.')
+		return;
+	size_t detail = digits(text + 3 + subject);
+	char after = text[3 + subject + detail];
+	if (detail < 1 || detail > 3 || g_ascii_isalnum(after) || after == '.')
+		return;
+	g_snprintf(out, DSN_STATUS_MAX, "%.*s", (int)(3 + subject + detail), text);
+}
+
+static void
+append_status(const Dsn *dsn)
+{
+	const DsnInput *input = dsn->input;
+	GString *out = dsn->out;
+	char status[DSN_STATUS_MAX];
+	dsn_status(input->code, input->text, input->delayed, status);
 	g_string_append_printf(out, "Reporting-MTA: dns; %s\r\n", domain_of(input->mailer_daemon));
 	append_date(out, "Arrival-Date", input->arrival);
 	g_string_append(out, "\r\n");
-	append_field(out, "Final-Recipient", "rfc822; ", input->rcpt);
-	g_string_append(out, "Action: failed\r\n");
-	append_date(out, "Last-Attempt-Date", input->now);
-	g_string_append_printf(out, "Status: %d.0.0\r\n", input->code / 100 == 4 ? 4 : 5);
+	append_final_recipient(dsn);
+	g_string_append_printf(out, "Action: %s\r\n", input->delayed ? "delayed" : "failed");
+	g_string_append_printf(out, "Status: %s\r\n", status);
 	g_autofree char *code = g_strdup_printf("smtp; %d ", input->code);
-	append_field(out, "Diagnostic-Code", code, input->text);
+	append_field(dsn, "Diagnostic-Code", code, input->text);
+	append_date(out, "Last-Attempt-Date", input->now);
+	if (input->delayed && input->retry_until != 0)
+		append_date(out, "Will-Retry-Until", input->retry_until);
+	g_string_append(out, "\r\n");
 }
 
-/* The original's header as it was, but for lines that no legal message may have. */
+/* The original's header as it was, but for lines that no legal message may have and for bytes that
+ * this one may not have. */
 static void
-append_original(GString *out, const DsnInput *input)
+append_original(const Dsn *dsn)
 {
-	const char *end = input->header + MIN(input->header_len, (size_t)DSN_HEADERS_MAX);
+	const DsnInput *input = dsn->input;
+	const size_t len = MIN(input->header_len, (size_t)DSN_HEADERS_MAX);
+	const char *end = input->header + len;
+	const bool keep = dsn->utf8 && g_utf8_validate(input->header, (gssize)len, NULL);
 	for (const char *line = input->header; line != NULL && line < end;) {
 		const char *stop = memchr(line, '\n', (size_t)(end - line));
-		size_t len = (size_t)((stop != NULL ? stop : end) - line);
-		if (len > 0 && line[len - 1] == '\r')
-			len--;
-		g_string_append_len(out, line, (gssize)MIN(len, 990));
-		g_string_append(out, "\r\n");
+		size_t size = (size_t)((stop != NULL ? stop : end) - line);
+		if (size > 0 && line[size - 1] == '\r')
+			size--;
+		for (size_t i = 0; i < MIN(size, 990); i++) {
+			bool bad = line[i] == '\r' || line[i] == '\0' ||
+				   ((unsigned char)line[i] >= 0x80 && !keep);
+			g_string_append_c(dsn->out, bad ? '?' : line[i]);
+		}
+		g_string_append(dsn->out, "\r\n");
 		line = stop != NULL ? stop + 1 : NULL;
 	}
 }
@@ -134,24 +257,17 @@ append_original(GString *out, const DsnInput *input)
 GString *
 dsn_build(const DsnInput *input)
 {
-	GString *out = g_string_new(NULL);
-	append_head(out, input);
-	g_string_append_printf(out,
-			       "--=_%s\r\nContent-Type: text/plain; charset=utf-8\r\n"
-			       "Content-Transfer-Encoding: 8bit\r\n\r\n"
-			       "Your message could not be delivered to\r\n\r\n    ",
-			       input->unique);
-	append_clean(out, input->rcpt, DIAGNOSTIC_MAX);
-	g_string_append_printf(out, "\r\n\r\nThe last answer was:\r\n\r\n    %d ", input->code);
-	append_clean(out, input->text, DIAGNOSTIC_MAX);
-	g_string_append_printf(out,
-			       "\r\n\r\n--=_%s\r\nContent-Type: message/delivery-status\r\n\r\n",
-			       input->unique);
-	append_status(out, input);
-	g_string_append_printf(out, "\r\n--=_%s\r\nContent-Type: text/rfc822-headers\r\n\r\n",
-			       input->unique);
+	const Dsn dsn = {.input = input,
+			 .out = g_string_new(NULL),
+			 .utf8 = !is_ascii(input->to, strlen(input->to))};
+	append_head(&dsn);
+	append_part(&dsn, dsn.utf8 ? "text/plain; charset=utf-8" : "text/plain; charset=us-ascii");
+	append_text(&dsn);
+	append_part(&dsn, dsn.utf8 ? "message/global-delivery-status" : "message/delivery-status");
+	append_status(&dsn);
+	append_part(&dsn, dsn.utf8 ? "message/global-headers" : "text/rfc822-headers");
 	if (input->header != NULL)
-		append_original(out, input);
-	g_string_append_printf(out, "\r\n--=_%s--\r\n", input->unique);
-	return out;
+		append_original(&dsn);
+	g_string_append_printf(dsn.out, "\r\n--=_%s--\r\n", input->unique);
+	return dsn.out;
 }

@@ -5,8 +5,17 @@
 #include "conf/config.h"
 #include "tx/tx.h"
 
+typedef enum BounceKind {
+	BOUNCE_FAILURE,
+	BOUNCE_DELAY, /* it is going to be tried again */
+} BounceKind;
+
 /* A new transaction from the null reverse-path to the sender of `tx`, with the finished
  * notification as its body and sender and tag of the chain's `notification`; NULL when none is
  * owed: not asked for, a notification itself, several recipients, nothing that failed. */
 Tx *bounce_new(const Tx *tx, const EndpointConf *endpoint, const char *mailer_daemon,
-	       int64_t creation);
+	       int64_t creation, BounceKind kind);
+/* Does the chain's delay warning fall between two planned attempts?  Each point of time does so
+ * exactly once in the life of a transaction.  All in unix seconds. */
+bool bounce_delay_is_due(const EndpointConf *endpoint, int64_t creation, int64_t this_attempt,
+			 int64_t next_attempt);

@@ -17,6 +17,7 @@
 #include "loop/pool.h"
 #include "mime/mime.h"
 #include "rest/api.h"
+#include "service/admin.h"
 #include "service/gateway.h"
 #include "service/ports.h"
 #include "service/router.h"
@@ -33,6 +34,7 @@ typedef struct NodeWorker {
 /* The REST side of a router or a gateway. */
 typedef struct NodeRest {
 	RestApi *api;
+	Admin admin;
 	HttpServer *server;
 	char *base; /* "http://127.0.0.1:8000": where it really listens */
 } NodeRest;
@@ -51,6 +53,7 @@ struct Node {
 	Router *router;
 	Gateway *gateway;
 	NodeRest router_rest, gateway_rest;
+	atomic_bool draining;
 };
 
 static const KoukanConf *
@@ -71,6 +74,15 @@ find_hostname(const KoukanConf *conf)
 	if (gethostname(name, sizeof(name) - 1) != 0)
 		return g_strdup("localhost");
 	return g_strdup(name);
+}
+
+/* A wildcard address is no name to be found by. */
+static const char *
+public_name(const Node *node, const RestListenerConf *conf)
+{
+	static const char *const wildcards[] = {"", "*", "0.0.0.0", "::", NULL};
+	bool any = g_strv_contains(wildcards, conf->addr->host);
+	return any ? node->hostname : conf->addr->host;
 }
 
 static BlobLimits
@@ -136,6 +148,20 @@ embedded_url(const KoukanConf *conf, GError **ret_error)
 	return g_build_filename(dir, "koukan.db", NULL);
 }
 
+/* Where others find the transactions that this process holds; NULL when only the kernel's choice of
+ * a port will tell. */
+static char *
+session_uri_of(const Node *node)
+{
+	const RestListenerConf *conf = &node->router_config->rest;
+	if (conf->session_uri != NULL)
+		return g_strdup(conf->session_uri);
+	if (conf->addr->port == 0)
+		return NULL;
+	bool tls = conf->cert != NULL && conf->key != NULL;
+	return url_of_listener(tls, public_name(node, conf), conf->addr->port);
+}
+
 static bool
 open_router(Node *node, GError **ret_error)
 {
@@ -145,7 +171,11 @@ open_router(Node *node, GError **ret_error)
 				       : embedded_url(&config->koukan, ret_error);
 	if (url == NULL)
 		return false;
-	const StoreConfig store = {.url = url, .blobs = blob_limits(&config->koukan)};
+	g_autofree char *session_uri = session_uri_of(node);
+	const StoreConfig store = {.url = url,
+				   .blobs = blob_limits(&config->koukan),
+				   .session_uri = session_uri,
+				   .session_refresh = config->session_refresh_interval};
 	node->store = store_open(&store, ret_error);
 	if (node->store == NULL)
 		return false;
@@ -175,28 +205,40 @@ open_gateway(Node *node)
 		node->per_worker[i].ports.gateway = node->gateway;
 }
 
+static void
+handle_rest(void *arg, HttpRequest *request)
+{
+	NodeRest *rest = arg;
+	if (!admin_handle(&rest->admin, request))
+		rest_api_handle(rest->api, request);
+}
+
+static bool
+is_loopback(const HostPort *addr)
+{
+	return g_str_equal(addr->host, "localhost") || net_is_loopback(addr->host);
+}
+
 static bool
 open_rest(Node *node, NodeRest *rest, RestHost *host, const RestListenerConf *conf,
 	  GPtrArray *local, const char *what, GError **ret_error)
 {
 	rest->api = rest_api_new(node->workers, host);
+	rest->admin = (Admin){.router = rest == &node->router_rest ? node->router : NULL,
+			      .open = own_conf(node)->admin || is_loopback(conf->addr),
+			      .draining = &node->draining};
 	const HttpServerOptions options = {.host = conf->addr->host,
 					   .port = conf->addr->port,
 					   .cert_path = conf->cert,
 					   .key_path = conf->key};
-	rest->server = http_server_open(node->workers, &options, rest_api_handle, rest->api,
-					ret_error);
+	rest->server = http_server_open(node->workers, &options, handle_rest, rest, ret_error);
 	if (rest->server == NULL) {
 		g_prefix_error(ret_error, "%s rest_listener: ", what);
 		return false;
 	}
 	bool tls = http_server_is_tls(rest->server);
 	uint16_t port = http_server_port(rest->server);
-	const char *name = conf->addr->host;
-	if (name[0] == '\0' || g_str_equal(name, "*") || g_str_equal(name, "0.0.0.0") ||
-	    g_str_equal(name, "::"))
-		name = node->hostname;
-	rest->base = url_of_listener(tls, name, port);
+	rest->base = url_of_listener(tls, public_name(node, conf), port);
 	local_urls_add_listener(local, tls, conf->addr->host, port);
 	local_urls_add(local, conf->session_uri);
 	local_urls_add(local, conf->service_uri);
@@ -346,6 +388,7 @@ node_active(Node *node)
 static void
 drain(Node *node)
 {
+	atomic_store(&node->draining, true);
 	if (node->gateway != NULL)
 		gateway_drain(node->gateway);
 	if (node->router != NULL)

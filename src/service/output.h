@@ -9,6 +9,9 @@
  *                 in memory    WAITING
  *   RUNNING --temporary, on disk--> PARKED --row updated--> (freed; dequeue brings it back)
  *
+ * The row is leased to this process while an attempt runs.  When an update finds that the lease is
+ * somebody else's by now, the output drops what it has and writes nothing more.
+ *
  * Responsibility decides what is written (design D3): a row exists once retries are enabled and
  * the body is complete, and from then on the store knows each change of hands before anybody is
  * told.  Everything else lives in memory: its client still holds the message.
@@ -54,8 +57,21 @@ void output_set_row(Output *output, const StoreRow *row);
 void output_start(Output *output, RestDoneFn *done, void *arg);
 /* The body is complete: `done` when that may be acknowledged. */
 void output_complete(Output *output, RestDoneFn *done, void *arg);
+/* The client wants it no more: `done` (may be NULL) when that is decided.  A whole message that is
+ * on its way to the next hop gets OUTPUT_CANCEL_GRACE to arrive or fail, so that what readers are
+ * shown is what the next hop has.  Not when it is PARKED: then the store cancels. */
+#define OUTPUT_CANCEL_GRACE (5 * USEC_PER_SEC)
+void output_cancel(Output *output, RestDoneFn *done, void *arg);
 /* The user of the port does not care any more. */
 void output_release(Output *output);
+
+/* The queue has handed out its row again. */
+typedef enum OutputWay {
+	OUTPUT_GONE,    /* it had given the row back; it is out of the tables */
+	OUTPUT_LEAVING, /* it is about to; ask again */
+	OUTPUT_STAYS,   /* it works on it still, or has a result to write */
+} OutputWay;
+OutputWay output_make_way(Output *output);
 /* Tear-down: ends the attempt without writing anything. */
 void output_free(Output *output);
 

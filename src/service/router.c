@@ -34,6 +34,7 @@ router_new(const RouterOptions *options)
 		home->env = &options->envs[i];
 		home->outputs = g_hash_table_new_full(NULL, NULL, NULL, output_destroy_value);
 	}
+	router->fresh_max = MAX(router->active_max * count / 4, 1);
 	router_dequeue_init(router);
 	return router;
 }
@@ -71,6 +72,8 @@ router_free(Router *router)
 	router_dequeue_clear(router);
 	for (unsigned i = 0; i < workers_count(router->workers); i++)
 		g_hash_table_unref(router->homes[i].outputs);
+	gc_clear(&router->gc);
+	destinations_free(router->destinations);
 	g_free(router->homes);
 	router_config_unref(router->config);
 	g_free(router->session_uri);

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
-/* What router.c, router_rest.c, dequeue.c and output.c share. */
+/* What router.c, router_rest.c, dequeue.c, gc.c, output.c and admin.c share. */
 #include <stdatomic.h>
 
+#include "service/destinations.h"
+#include "service/gc.h"
 #include "service/output.h"
 #include "service/router.h"
 
@@ -13,6 +15,7 @@ typedef struct RouterHome {
 	const FilterEnv *env;
 	GHashTable *outputs; /* Tx* -> Output*; the outputs are owned here */
 	atomic_uint active;  /* outputs that are not done */
+	struct Due *waiting; /* rows claimed whose former Output is still here; dequeue.c */
 } RouterHome;
 
 struct Router {
@@ -23,11 +26,15 @@ struct Router {
 	RouterHome *homes; /* one per worker */
 	atomic_bool draining;
 	unsigned active_max; /* per worker */
+	unsigned fresh_max;  /* attempts to one destination that begin with the submission */
 	char *session_uri, *service_uri;
+	Destinations *destinations;
+	atomic_bool woken; /* a claim has been posted to worker 0 */
 
-	/* dequeue, worker 0 only */
+	/* dequeue and garbage collection, worker 0 only */
 	Timer poll;
-	bool claiming;
+	bool started, claiming;
+	Gc gc;
 };
 
 #define ROUTER_ACTIVE_MIN 1000 /* least cap of active transactions of one worker */
@@ -41,6 +48,8 @@ Output *router_find(RouterHome *home, const Tx *tx); /* NULL */
 bool router_is_full(const RouterHome *home);
 
 /* dequeue.c */
+/* An attempt has ended.  Any thread. */
+void router_leave(Router *router, const char *destination, DestinationKind kind);
 void router_dequeue_init(Router *router);
 void router_dequeue_clear(Router *router);
 /* router_rest.c */

@@ -95,6 +95,13 @@ store_verdict(const GError *error, const char *not_found)
 	return (RestVerdict){.status = 503, .text = "the store does not answer"};
 }
 
+/* Another process works on it, and knows more than the row. */
+static bool
+is_elsewhere(const StoreRow *row)
+{
+	return row->leased && row->owner_uri != NULL && row->owner_uri[0] != '\0';
+}
+
 static void
 on_loaded(void *arg, const StoreResult *result)
 {
@@ -107,6 +114,11 @@ on_loaded(void *arg, const StoreResult *result)
 	g_autoptr(GError) error = NULL;
 	g_autoptr(Tx) tx = tx_new(worker_defers(call->worker));
 	const StoreRow *row = g_ptr_array_index(result->rows, 0);
+	if (is_elsewhere(row)) {
+		const RestVerdict there = {.status = 308, .location = row->owner_uri};
+		call->done(call->arg, &there, NULL);
+		return;
+	}
 	if (!row_to_tx(row, tx, &error)) {
 		log_error(&((LogCtx){.tx = row->id}), "store.bad_row",
 			  LOG_S("error", error->message));
@@ -138,35 +150,63 @@ complete(RestHost *host, Tx *tx, RestDoneFn *done, void *arg)
 			     done, arg);
 }
 
+/* ---- cancel ---- */
+
 typedef struct CancelCall {
+	Router *router;
+	char *id;
 	RestDoneFn *done;
 	void *arg;
 } CancelCall;
 
 static void
+cancel_answer(CancelCall *call, RestVerdict verdict)
+{
+	call->done(call->arg, &verdict);
+	g_free(call->id);
+	g_free(call);
+}
+
+/* It is leased: by whom? */
+static void
+on_owner_loaded(void *arg, const StoreResult *result)
+{
+	CancelCall *call = arg;
+	const StoreRow *row = result->error == NULL ? g_ptr_array_index(result->rows, 0) : NULL;
+	if (row != NULL && is_elsewhere(row))
+		cancel_answer(call, (RestVerdict){.status = 308, .location = row->owner_uri});
+	else if (row != NULL && row->final_reason != NULL)
+		cancel_answer(call, (RestVerdict){.status = 200});
+	else
+		cancel_answer(call, (RestVerdict){.status = 503,
+						  .text = "an attempt is under way, try again"});
+}
+
+static void
 on_cancelled(void *arg, const StoreResult *result)
 {
-	g_autofree CancelCall *call = arg;
-	/* Unknown or running elsewhere: 200 all the same (behaviour spec 4.7). */
-	RestVerdict verdict = {.status = 200};
-	if (result->error != NULL && !g_error_matches(result->error, K_ERROR, K_ERROR_NOT_FOUND) &&
-	    !g_error_matches(result->error, K_ERROR, K_ERROR_CONFLICT))
-		verdict = store_verdict(result->error, NULL);
-	call->done(call->arg, &verdict);
+	CancelCall *call = arg;
+	/* Unknown: 200 all the same (behaviour spec 4.7). */
+	if (result->error == NULL || g_error_matches(result->error, K_ERROR, K_ERROR_NOT_FOUND))
+		cancel_answer(call, (RestVerdict){.status = 200});
+	else if (g_error_matches(result->error, K_ERROR, K_ERROR_CONFLICT))
+		store_load(call->router->store, call->id, false, on_owner_loaded, call);
+	else
+		cancel_answer(call, store_verdict(result->error, NULL));
 }
 
 static void
 cancel(RestHost *host, Worker *worker, const char *id, Tx *tx, RestDoneFn *done, void *arg)
 {
-	if (tx != NULL) {
-		if (tx->final_attempt_reason == NULL)
-			tx_cancel(tx);
-		answer_later(worker, (RestVerdict){.status = 200}, done, arg);
+	Router *router = (Router *)host;
+	Output *output = tx != NULL ? router_find(router_home(router, worker), tx) : NULL;
+	if (output != NULL && output_state(output) != OUTPUT_PARKED) {
+		output_cancel(output, done, arg);
 		return;
 	}
 	CancelCall *call = g_new0(CancelCall, 1);
-	*call = (CancelCall){done, arg};
-	store_cancel(((Router *)host)->store, id, "downstream cancelled", on_cancelled, call);
+	*call = (CancelCall){.router = router, .id = g_strdup(id), .done = done, .arg = arg};
+	store_cancel(router->store, id, "downstream cancelled", on_cancelled, call);
 }
 
 /* ---- reuse: asker's worker -> owner's table -> store -> asker ---- */

@@ -54,8 +54,16 @@ row_from_tx(const Tx *tx)
 	row->mail_from = g_strdup(tx->mail_from != NULL ? tx->mail_from->addr : "");
 	if (tx_rcpt_count(tx) > 0)
 		row->rcpt = g_strdup(tx_rcpt(tx, 0)->to->addr);
+	row->destination = row_destination(tx);
 	row_add_body(row, tx->body);
 	return row;
+}
+
+char *
+row_destination(const Tx *tx)
+{
+	char *domain = tx_rcpt_count(tx) > 0 ? address_domain(tx_rcpt(tx, 0)->to->addr) : NULL;
+	return domain != NULL ? domain : g_strdup("");
 }
 
 static json_t *

@@ -14,10 +14,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
-#include "store/store_int.h"
-
-#define SCHEMA_VERSION 1
-#define APPLICATION_ID 0x4b6f754b /* "KouK", in the header of the file */
+#include "store/sqlite_int.h"
 
 /* Pages of the write-ahead log from which on it is written back: when idle, and in any case. */
 #define WAL_PAGES_IDLE 1000
@@ -25,33 +22,14 @@
 /* Pages given back to the file system after one collection. */
 #define INCREMENTAL_VACUUM "PRAGMA incremental_vacuum(2000)"
 
-/* Text that never changes, so nothing is ever put together from parts.  `leased` in front of the
- * index makes both the due rows and, at start, the leased ones a range of it. */
-static const char SCHEMA[] =
+/* Leases of a process that died. */
+static const char GIVE_BACK[] =
 	"BEGIN IMMEDIATE;"
-	"CREATE TABLE tx ("
-	" n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, sender TEXT, tag TEXT, json TEXT,"
-	" builder TEXT, responses TEXT, mail_from TEXT, rcpt TEXT, creation INTEGER NOT NULL,"
-	" last_update INTEGER NOT NULL, next_attempt INTEGER NOT NULL, attempts INTEGER NOT NULL,"
-	" leased INTEGER NOT NULL, version INTEGER NOT NULL, final_reason TEXT,"
-	" body INTEGER, parked TEXT);"
-	"CREATE INDEX tx_due ON tx (leased, next_attempt)"
-	" WHERE final_reason IS NULL AND parked IS NULL;"
-	"CREATE INDEX tx_old ON tx (last_update) WHERE final_reason IS NOT NULL;"
-	"CREATE TABLE tx_blob ("
-	" tx INTEGER NOT NULL, seq INTEGER NOT NULL, name TEXT NOT NULL, blob INTEGER NOT NULL,"
-	" PRIMARY KEY (tx, seq)) WITHOUT ROWID;"
-	"CREATE TABLE blob ("
-	" id INTEGER PRIMARY KEY, len INTEGER NOT NULL, refs INTEGER NOT NULL, data BLOB);"
-	"CREATE TABLE chunk (blob INTEGER NOT NULL, off INTEGER NOT NULL, data BLOB NOT NULL);"
-	"CREATE UNIQUE INDEX chunk_at ON chunk (blob, off);"
-	"PRAGMA application_id=1265595723;"
-	"PRAGMA user_version=1;"
+	"INSERT INTO dest (name, due) SELECT destination, min(next_attempt) FROM tx"
+	" WHERE " IS_LEASED " GROUP BY destination"
+	" ON CONFLICT (name) DO UPDATE SET due=excluded.due WHERE excluded.due<dest.due;"
+	"UPDATE tx SET leased=0 WHERE " IS_LEASED ";"
 	"COMMIT;";
-_Static_assert(APPLICATION_ID == 1265595723 && SCHEMA_VERSION == 1, "as in SCHEMA");
-
-static const char GIVE_BACK[] = "UPDATE tx SET leased=0 WHERE leased=1 AND final_reason IS NULL"
-				" AND parked IS NULL";
 
 static const char *const SQL_TEXT[] = {
 #define X(name, sql) sql,
@@ -127,22 +105,27 @@ db_run(Db *db, sqlite3_stmt *stmt, GError **ret_error)
 }
 
 void
+db_bind_int(sqlite3_stmt *stmt, int index, int64_t value)
+{
+	k_assert(sqlite3_bind_int64(stmt, index, value) == SQLITE_OK);
+}
+
+void
 db_bind_text(sqlite3_stmt *stmt, int index, const char *text)
 {
 	/* Binding fails only for a bad index or without memory, which ends the process anyway. */
 	k_assert(sqlite3_bind_text(stmt, index, text, -1, SQLITE_STATIC) == SQLITE_OK);
 }
 
-static bool
-exec(Db *db, const char *sql, GError **ret_error)
+bool
+db_exec(Db *db, const char *sql, GError **ret_error)
 {
 	int rc = sqlite3_exec(db->handle, sql, NULL, NULL, NULL);
 	return rc == SQLITE_OK || db_error(db, rc, "statement", ret_error);
 }
 
-/* The first column of the first row as text, or NULL. */
-static char *
-query_text(Db *db, const char *sql, GError **ret_error)
+char *
+db_query_text(Db *db, const char *sql, GError **ret_error)
 {
 	sqlite3_stmt *stmt = NULL;
 	int rc = sqlite3_prepare_v2(db->handle, sql, -1, &stmt, NULL);
@@ -160,7 +143,7 @@ query_text(Db *db, const char *sql, GError **ret_error)
 static bool
 query_is(Db *db, const char *sql, const char *want, GError **ret_error)
 {
-	g_autofree char *got = query_text(db, sql, ret_error);
+	g_autofree char *got = db_query_text(db, sql, ret_error);
 	if (got == NULL)
 		return false;
 	if (text_equal_nocase(got, want))
@@ -234,49 +217,20 @@ create_file(const char *path, GError **ret_error)
 	return sync_dir_of(path, ret_error);
 }
 
-static bool
-check_schema(Db *db, const char *path, GError **ret_error)
-{
-	g_autofree char *tables = query_text(db, "SELECT count(*) FROM sqlite_schema", ret_error);
-	if (tables == NULL)
-		return false;
-	/* The vacuum mode is set before the first table or never. */
-	if (strcmp(tables, "0") == 0)
-		return exec(db, "PRAGMA auto_vacuum=INCREMENTAL", ret_error) &&
-		       exec(db, SCHEMA, ret_error);
-	g_autofree char *application = query_text(db, "PRAGMA application_id", ret_error);
-	g_autofree char *version = query_text(db, "PRAGMA user_version", ret_error);
-	if (application == NULL || version == NULL)
-		return false;
-	uint64_t number;
-	if (!text_parse_u64(application, strlen(application), UINT32_MAX, &number) ||
-	    number != APPLICATION_ID)
-		return error_set(ret_error, K_ERROR_CONFIG,
-				 "database %s belongs to something else: give the queue a file of "
-				 "its own",
-				 path);
-	if (!text_parse_u64(version, strlen(version), UINT32_MAX, &number) ||
-	    number != SCHEMA_VERSION)
-		return error_set(ret_error, K_ERROR_CONFIG,
-				 "database %s has schema version %s, this program needs %d", path,
-				 version, SCHEMA_VERSION);
-	return true;
-}
-
 /* Set, then read back: what is only believed to be set has lost mail elsewhere. */
 static bool
 set_up(Db *db, GError **ret_error)
 {
 	return query_is(db, "PRAGMA journal_mode=WAL", "wal", ret_error) &&
-	       exec(db, "PRAGMA synchronous=FULL", ret_error) &&
+	       db_exec(db, "PRAGMA synchronous=FULL", ret_error) &&
 	       query_is(db, "PRAGMA synchronous", "2", ret_error) &&
-	       exec(db, "PRAGMA wal_autocheckpoint=0", ret_error) &&
+	       db_exec(db, "PRAGMA wal_autocheckpoint=0", ret_error) &&
 	       query_is(db, "PRAGMA wal_autocheckpoint", "0", ret_error) &&
-	       exec(db, "PRAGMA secure_delete=FAST", ret_error) &&
-	       exec(db, "PRAGMA mmap_size=0", ret_error) &&
-	       exec(db, "PRAGMA temp_store=MEMORY", ret_error) &&
-	       exec(db, "PRAGMA journal_size_limit=67108864", ret_error) &&
-	       exec(db, "PRAGMA cache_size=-8192", ret_error);
+	       db_exec(db, "PRAGMA secure_delete=FAST", ret_error) &&
+	       db_exec(db, "PRAGMA mmap_size=0", ret_error) &&
+	       db_exec(db, "PRAGMA temp_store=MEMORY", ret_error) &&
+	       db_exec(db, "PRAGMA journal_size_limit=67108864", ret_error) &&
+	       db_exec(db, "PRAGMA cache_size=-8192", ret_error);
 }
 
 static bool
@@ -306,62 +260,50 @@ on_wal(void *arg, sqlite3 *handle, const char *name, int pages)
 }
 
 static bool
-db_start(Db *db, const char *path, Usec busy_wait, GError **ret_error)
+open_handle(Db *db, const char *path, Usec busy_wait, GError **ret_error)
 {
-	if (!create_file(path, ret_error) || !take_lock(db, path, ret_error))
-		return false;
-	int rc = sqlite3_open_v2(path, &db->handle, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX,
-				 NULL);
+	int flags = db->reader ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE;
+	int rc = sqlite3_open_v2(path, &db->handle, flags | SQLITE_OPEN_NOMUTEX, NULL);
 	if (db->handle == NULL)
 		return error_set(ret_error, K_ERROR_STORE, "database %s: no memory", path);
 	if (rc != SQLITE_OK)
 		return db_error(db, rc, path, ret_error);
 	(void)sqlite3_extended_result_codes(db->handle, 1);
 	(void)sqlite3_busy_timeout(db->handle, (int)(busy_wait / USEC_PER_MS));
+	return true;
+}
+
+static bool
+start_writer(Db *db, const char *path, Usec busy_wait, GError **ret_error)
+{
+	if (!create_file(path, ret_error) || !take_lock(db, path, ret_error) ||
+	    !open_handle(db, path, busy_wait, ret_error))
+		return false;
 	if (sqlite3_db_readonly(db->handle, "main") != 0)
 		return error_set(ret_error, K_ERROR_STORE, "database %s is read-only", path);
-	if (!check_schema(db, path, ret_error) || !set_up(db, ret_error)) {
+	if (!db_set_up_schema(db, path, ret_error) || !set_up(db, ret_error)) {
 		g_prefix_error(ret_error, "%s: ", path);
 		return false;
 	}
 	(void)sqlite3_wal_hook(db->handle, on_wal, db);
-	return prepare_all(db, ret_error) && exec(db, GIVE_BACK, ret_error);
+	return prepare_all(db, ret_error) && db_exec(db, GIVE_BACK, ret_error);
 }
 
-Db *
-db_open(const StoreConfig *config, GError **ret_error)
+/* It neither writes nor checkpoints, not even when it is closed. */
+static bool
+start_reader(Db *db, const char *path, Usec busy_wait, GError **ret_error)
 {
-	static atomic_int instances;
-	g_autofree char *given = store_url_path(config->url, ret_error);
-	if (given == NULL)
-		return NULL;
-	Db *db = g_new0(Db, 1);
-	db->lock_fd = -1;
-	db->instance = 1 + (atomic_fetch_add(&instances, 1) & 0x3fff);
-	db->new_blobs = g_ptr_array_new();
-	db->new_ids = g_hash_table_new_full(NULL, NULL, NULL, g_free);
-	db->buffer = g_malloc(BLOB_CHUNK);
-	db->spill_dir = g_strdup(config->blobs.spill_dir);
-	db->limits = config->blobs;
-	db->limits.spill_dir = db->spill_dir;
-	db->limits.size_max = 0; /* what was accepted is loaded, whatever the limit is today */
-	/* Links are followed, so that two names of one file meet at one lock. */
-	char *real = realpath(given, NULL);
-	Usec busy_wait = config->busy_wait > 0 ? config->busy_wait : STORE_BUSY_WAIT;
-	bool ok = db_start(db, real != NULL ? real : given, busy_wait, ret_error);
-	free(real);
-	if (!ok) {
-		db_close(db);
-		return NULL;
-	}
-	return db;
+	return open_handle(db, path, busy_wait, ret_error) &&
+	       sqlite3_db_config(db->handle, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL) ==
+		       SQLITE_OK &&
+	       db_exec(db, "PRAGMA mmap_size=0", ret_error) &&
+	       db_exec(db, "PRAGMA temp_store=MEMORY", ret_error) &&
+	       db_exec(db, "PRAGMA cache_size=-4096", ret_error) && prepare_all(db, ret_error);
 }
 
-void
+static void
 db_close(Db *db)
 {
-	if (db == NULL)
-		return;
 	for (int i = 0; i < SQL_COUNT; i++)
 		sqlite3_finalize(db->stmts[i]);
 	/* The last connection writes the log back and removes it. */
@@ -376,7 +318,96 @@ db_close(Db *db)
 	g_free(db);
 }
 
+static const BackendOps OPS;
+
+static Db *
+db_new(const StoreConfig *config)
+{
+	static atomic_int instances;
+	Db *db = g_new0(Db, 1);
+	db->backend.ops = &OPS;
+	db->lock_fd = -1;
+	db->instance = 1 + (atomic_fetch_add(&instances, 1) & 0x3fff);
+	db->new_blobs = g_ptr_array_new();
+	db->new_ids = g_hash_table_new_full(NULL, NULL, NULL, g_free);
+	db->buffer = g_malloc(BLOB_CHUNK);
+	db->crash_max = config->crash_max > 0 ? config->crash_max : STORE_CRASH_MAX;
+	db->spill_dir = g_strdup(config->blobs.spill_dir);
+	db->limits = config->blobs;
+	db->limits.spill_dir = db->spill_dir;
+	db->limits.size_max = 0; /* what was accepted is loaded, whatever the limit is today */
+	return db;
+}
+
+typedef bool StartFn(Db *db, const char *path, Usec busy_wait, GError **ret_error);
+
+static Db *
+open_at(const StoreConfig *config, const char *given, StartFn *start, bool *ret_newer,
+	GError **ret_error)
+{
+	Db *db = db_new(config);
+	db->reader = start == start_reader;
+	/* Links are followed, so that two names of one file meet at one lock. */
+	char *real = realpath(given, NULL);
+	Usec busy_wait = config->busy_wait > 0 ? config->busy_wait : STORE_BUSY_WAIT;
+	bool ok = start(db, real != NULL ? real : given, busy_wait, ret_error);
+	free(real);
+	if (ok)
+		return db;
+	if (ret_newer != NULL)
+		*ret_newer = db->is_newer;
+	db_close(db);
+	return NULL;
+}
+
+Backend *
+sqlite_open(const StoreConfig *config, GError **ret_error)
+{
+	g_autofree char *path = store_url_path(config->url, ret_error);
+	if (path == NULL)
+		return NULL;
+	Db *db = open_at(config, path, start_writer, NULL, ret_error);
+	return db != NULL ? &db->backend : NULL;
+}
+
+bool
+sqlite_migrate(const char *path, GError **ret_error)
+{
+	const StoreConfig config = {.url = path};
+	g_autoptr(GError) error = NULL;
+	bool newer = false;
+	Db *db = open_at(&config, path, start_writer, &newer, &error);
+	if (db == NULL) {
+		if (newer)
+			error->code = K_ERROR_CONFLICT;
+		g_propagate_error(ret_error, g_steal_pointer(&error));
+		return false;
+	}
+	db_close(db);
+	return true;
+}
+
+bool
+sqlite_check(const char *path, GString *report, GError **ret_error)
+{
+	const StoreConfig config = {.url = path};
+	Db *db = db_new(&config);
+	db->reader = true;
+	bool ok = open_handle(db, path, STORE_BUSY_WAIT, ret_error) &&
+		  sqlite3_db_config(db->handle, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL) ==
+			  SQLITE_OK &&
+		  db_check_all(db, report, ret_error);
+	db_close(db);
+	return ok;
+}
+
 /* ---- transactions ---- */
+
+static Db *
+db_of(Backend *backend)
+{
+	return (Db *)backend; /* its first member */
+}
 
 bool
 db_in_transaction(const Db *db)
@@ -384,30 +415,61 @@ db_in_transaction(const Db *db)
 	return sqlite3_get_autocommit(db->handle) == 0;
 }
 
-bool
-db_begin(Db *db, GError **ret_error)
+static bool
+begin(Backend *backend, GError **ret_error)
 {
-	return db_run(db, db_stmt(db, SQL_BEGIN), ret_error);
+	Db *db = db_of(backend);
+	return db_run(db, db_stmt(db, db->reader ? SQL_BEGIN_READ : SQL_BEGIN), ret_error);
 }
 
-bool
-db_commit(Db *db, GError **ret_error)
+static GroupEnd
+commit(Backend *backend, GError **ret_error)
 {
-	return db_run(db, db_stmt(db, SQL_COMMIT), ret_error);
+	Db *db = db_of(backend);
+	if (!db_run(db, db_stmt(db, SQL_COMMIT), ret_error))
+		return GROUP_UNDONE;
+	db_publish_blobs(db);
+	return GROUP_COMMITTED;
 }
 
-void
-db_rollback(Db *db)
+static void
+rollback(Backend *backend)
 {
+	Db *db = db_of(backend);
 	/* Fails only where SQLite has rolled back by itself. */
 	if (db_in_transaction(db) && !db_run(db, db_stmt(db, SQL_ROLLBACK), NULL))
 		k_assert(!db_in_transaction(db));
+	db_forget_blobs(db, 0);
+}
+
+/* Undoes what the job did.  False: the database threw the whole transaction away. */
+static bool
+undo_job(Db *db, guint blobs)
+{
+	db_forget_blobs(db, blobs);
+	return db_in_transaction(db) && db_run(db, db_stmt(db, SQL_ROLLBACK_TO), NULL) &&
+	       db_run(db, db_stmt(db, SQL_RELEASE), NULL);
+}
+
+static bool
+run_member(Backend *backend, Job *job)
+{
+	Db *db = db_of(backend);
+	guint blobs = db->new_blobs->len;
+	if (!db_run(db, db_stmt(db, SQL_SAVE), &job->error))
+		return false;
+	if (!db_run_job(db, job))
+		return undo_job(db, blobs);
+	return db_run(db, db_stmt(db, SQL_RELEASE), &job->error);
 }
 
 /* Errors are left alone here: they come back with the next job that writes. */
-void
-db_maintain(Db *db, bool idle, bool collected)
+static void
+maintain(Backend *backend, bool idle, bool collected)
 {
+	Db *db = db_of(backend);
+	if (db->reader)
+		return;
 	if (collected)
 		(void)sqlite3_exec(db->handle, INCREMENTAL_VACUUM, NULL, NULL, NULL);
 	if (db->wal_pages < (idle ? WAL_PAGES_IDLE : WAL_PAGES_MAX))
@@ -416,3 +478,40 @@ db_maintain(Db *db, bool idle, bool collected)
 	    SQLITE_OK)
 		db->wal_pages = 0;
 }
+
+/* One process has the file, and its leases end with it. */
+static Deadline
+tick(Backend *backend, bool *ret_due)
+{
+	(void)backend;
+	(void)ret_due;
+	return 0;
+}
+
+static void
+close_backend(Backend *backend)
+{
+	db_close(db_of(backend));
+}
+
+static Backend *
+open_reader(Backend *backend, const StoreConfig *config, GError **ret_error)
+{
+	(void)backend;
+	g_autofree char *path = store_url_path(config->url, ret_error);
+	if (path == NULL)
+		return NULL;
+	Db *db = open_at(config, path, start_reader, NULL, ret_error);
+	return db != NULL ? &db->backend : NULL;
+}
+
+static const BackendOps OPS = {
+	.close = close_backend,
+	.open_reader = open_reader,
+	.begin = begin,
+	.run_member = run_member,
+	.commit = commit,
+	.rollback = rollback,
+	.maintain = maintain,
+	.tick = tick,
+};

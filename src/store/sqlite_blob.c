@@ -3,7 +3,7 @@
  * in rows of `chunk`.  (One value for all would be walked from its start at every access.)
  * Rows that share a body share the blob, by count. */
 #include "base/error.h"
-#include "store/store_int.h"
+#include "store/sqlite_int.h"
 
 /* A Blob keeps its id for life, but may meet another Db or find its row deleted by then.  Ids are
  * not used again while the process lives, so the rest of the number tells which Db gave it. */

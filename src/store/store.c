@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* Queues, groups and answers; what is done in the database is the backend's. */
 #include "store/store.h"
 
 #include <pthread.h>
@@ -12,69 +13,39 @@
  * is not about one of them. */
 #define LONE_FAILURES_MAX 16
 
-struct Store {
-	Db *db; /* the thread's */
+#define HINT_INTERVAL (250 * USEC_PER_MS) /* between two hints */
+
+typedef enum LaneKind {
+	LANE_MAIL,      /* all jobs that write, and what must be in order with them */
+	LANE_OPERATORS, /* long questions */
+	LANES
+} LaneKind;
+
+typedef struct Lane {
+	Store *store;
+	Backend *db; /* the thread's */
 	pthread_t thread;
 	bool started;
+	pthread_cond_t filled;
+	/* by the store's mutex: */
+	Job *head, *tail;
+	unsigned queued;
+	bool waiting; /* the thread sleeps */
+} Lane;
+
+struct Store {
+	Lane lanes[LANES];
 	unsigned queue_max;
 
-	pthread_mutex_t mutex; /* what follows */
-	pthread_cond_t filled;
-	Job *head, *tail;
-	bool waiting; /* the thread sleeps */
+	pthread_mutex_t mutex; /* what follows, and what lanes say */
 	bool stop;
 	StoreStats stats;
+	Worker *hint_worker;
+	WorkerFn *hint_fn;
+	void *hint_arg;
+	Deadline hint_at;   /* when the next one is posted; 0: none is due */
+	Deadline hint_last; /* when the last one was */
 };
-
-/* ---- rows ---- */
-
-static void
-store_blob_free(void *data)
-{
-	StoreBlob *part = data;
-	g_free(part->name);
-	blob_unref(part->blob);
-	g_free(part);
-}
-
-StoreRow *
-store_row_new(void)
-{
-	StoreRow *row = g_new0(StoreRow, 1);
-	row->blobs = g_ptr_array_new_with_free_func(store_blob_free);
-	return row;
-}
-
-void
-store_row_free(StoreRow *row)
-{
-	if (row == NULL)
-		return;
-	g_free(row->id);
-	g_free(row->sender);
-	g_free(row->tag);
-	g_free(row->json);
-	g_free(row->builder);
-	g_free(row->responses);
-	g_free(row->mail_from);
-	g_free(row->rcpt);
-	g_free(row->final_reason);
-	g_ptr_array_unref(row->blobs);
-	g_free(row);
-}
-
-void
-store_row_add_blob(StoreRow *row, const char *name, Blob *blob)
-{
-	for (guint i = 0; i < row->blobs->len; i++) {
-		const StoreBlob *other = g_ptr_array_index(row->blobs, i);
-		k_assert_for(name != NULL || other->name != NULL, row->id); /* one body */
-	}
-	StoreBlob *part = g_new0(StoreBlob, 1);
-	part->name = g_strdup(name);
-	part->blob = blob != NULL ? blob_ref(blob) : NULL;
-	g_ptr_array_add(row->blobs, part);
-}
 
 /* ---- jobs ---- */
 
@@ -84,7 +55,10 @@ job_clear_answer(Job *job)
 	g_clear_error(&job->error);
 	g_clear_pointer(&job->rows, g_ptr_array_unref);
 	g_clear_pointer(&job->damaged, g_ptr_array_unref);
+	g_clear_pointer(&job->counts, g_ptr_array_unref);
 	job->next_due = 0;
+	job->count = 0;
+	job->due = false;
 }
 
 static void
@@ -92,6 +66,10 @@ job_free(Job *job)
 {
 	job_clear_answer(job);
 	store_row_free(job->row);
+	g_clear_pointer(&job->busy, g_hash_table_unref);
+	g_free((char *)job->filter.mail_from);
+	g_free((char *)job->filter.rcpt);
+	g_free((char *)job->filter.destination);
 	g_free(job->id);
 	g_free(job->text);
 	g_free(job);
@@ -109,10 +87,13 @@ answer_jobs(void *arg)
 			.error = job->error,
 			.rows = job->rows,
 			.next_due = job->next_due,
+			.count = job->count,
 			.damaged = job->damaged,
 		};
 		if (job->fn != NULL)
 			job->fn(job->arg, &result);
+		if (job->count_fn != NULL)
+			job->count_fn(job->arg, job->error, job->counts);
 		job_free(job);
 	}
 }
@@ -127,80 +108,56 @@ fail_job(Job *job, const GError *error)
 				     ? g_error_copy(error)
 				     : g_error_new_literal(K_ERROR, K_ERROR_STORE,
 							   "database: the transaction was lost");
-	g_clear_pointer(&job->rows, g_ptr_array_unref);
-	g_clear_pointer(&job->damaged, g_ptr_array_unref);
+	GError *keep = g_steal_pointer(&job->error);
+	job_clear_answer(job);
+	job->error = keep;
 }
 
-/* Undoes what the job did; the others of its group stand.  False: the database threw the whole
- * transaction away. */
-static bool
-undo_job(Db *db, Job *job, guint blobs)
+/* What was done in a transaction that did not come to its end never happened, whatever the single
+ * jobs answered. */
+static void
+fail_all(Job *jobs, const GError *error)
 {
-	db_forget_blobs(db, blobs);
-	fail_job(job, NULL);
-	return db_in_transaction(db) && db_run(db, db_stmt(db, SQL_ROLLBACK_TO), NULL) &&
-	       db_run(db, db_stmt(db, SQL_RELEASE), NULL);
+	for (Job *job = jobs; job != NULL; job = job->next)
+		fail_job(job, error);
 }
 
-static bool
-run_member(Db *db, Job *job)
+/* All jobs from `jobs` on in one transaction. */
+static GroupEnd
+run_together(Backend *db, Job *jobs, GError **ret_error)
 {
-	guint blobs = db->new_blobs->len;
-	if (!db_run(db, db_stmt(db, SQL_SAVE), &job->error))
-		return false;
-	if (!db_run_job(db, job))
-		return undo_job(db, job, blobs);
-	return db_run(db, db_stmt(db, SQL_RELEASE), &job->error);
-}
-
-/* All jobs from `jobs` on in one transaction; false when not even what succeeded could be
- * committed, with the reason. */
-static bool
-run_together(Db *db, Job *jobs, GError **ret_error)
-{
+	if (!db->ops->begin(db, ret_error))
+		return GROUP_LOST;
 	bool ok = true;
-	for (Job *job = jobs; ok && job != NULL; job = job->next)
-		ok = run_member(db, job);
-	if (ok && db_commit(db, ret_error)) {
-		db_publish_blobs(db);
-		return true;
+	for (Job *job = jobs; ok && job != NULL; job = job->next) {
+		ok = db->ops->run_member(db, job);
+		if (job->error != NULL)
+			fail_job(job, NULL);
 	}
-	db_rollback(db);
-	db_forget_blobs(db, 0);
-	return false;
+	GroupEnd end = ok ? db->ops->commit(db, ret_error) : GROUP_UNDONE;
+	if (end == GROUP_UNDONE)
+		db->ops->rollback(db);
+	return end;
 }
 
 /* Returns whether it was committed. */
 static bool
-run_alone(Db *db, Job *job)
+run_alone(Backend *db, Job *job)
 {
 	g_autoptr(GError) error = NULL;
 	job_clear_answer(job);
 	Job *next = job->next;
 	job->next = NULL;
-	bool ok = db_begin(db, &error) && run_together(db, job, &error);
+	GroupEnd end = run_together(db, job, &error);
 	job->next = next;
-	if (!ok)
+	if (end != GROUP_COMMITTED)
 		fail_job(job, error);
-	return ok;
+	return end == GROUP_COMMITTED;
 }
 
-/* Returns how many transactions were committed. */
 static unsigned
-run_group(Db *db, Job *jobs)
+run_each_alone(Backend *db, Job *jobs)
 {
-	g_autoptr(GError) error = NULL;
-	if (!db_begin(db, &error)) {
-		for (Job *job = jobs; job != NULL; job = job->next)
-			fail_job(job, error);
-		return 0;
-	}
-	if (run_together(db, jobs, &error))
-		return 1;
-	if (jobs->next == NULL) {
-		fail_job(jobs, error);
-		return 0;
-	}
 	unsigned commits = 0, failures = 0;
 	const GError *last = NULL;
 	for (Job *job = jobs; job != NULL; job = job->next) {
@@ -216,6 +173,28 @@ run_group(Db *db, Job *jobs)
 		}
 	}
 	return commits;
+}
+
+/* Returns how many transactions were committed. */
+static unsigned
+run_group(Backend *db, Job *jobs)
+{
+	g_autoptr(GError) error = NULL;
+	GroupEnd end = GROUP_UNDONE;
+	if (db->ops->run_all != NULL)
+		end = db->ops->run_all(db, jobs, &error);
+	if (end == GROUP_UNDONE) {
+		for (Job *job = jobs; job != NULL; job = job->next)
+			job_clear_answer(job);
+		g_clear_error(&error);
+		end = run_together(db, jobs, &error);
+	}
+	if (end == GROUP_COMMITTED)
+		return 1;
+	if (end == GROUP_UNDONE && jobs->next != NULL)
+		return run_each_alone(db, jobs);
+	fail_all(jobs, error);
+	return 0;
 }
 
 static void
@@ -271,75 +250,214 @@ has_collect(const Job *jobs)
 	return false;
 }
 
-/* Waits for jobs and takes them all; NULL when it is time to end. */
-static Job *
-take_jobs(Store *store)
+static bool
+made_due(const Job *jobs)
+{
+	for (; jobs != NULL; jobs = jobs->next) {
+		if (jobs->due && jobs->error == NULL)
+			return true;
+	}
+	return false;
+}
+
+/* ---- hints ---- */
+
+/* With the mutex: plans a hint, not too soon after the last one; only the mail lane posts it. */
+static void
+plan_hint(Store *store)
+{
+	if (store->hint_fn == NULL || store->hint_at != 0)
+		return;
+	store->hint_at = MAX(clock_mono(), store->hint_last + HINT_INTERVAL);
+	Lane *lane = &store->lanes[LANE_MAIL];
+	if (lane->waiting)
+		pthread_cond_signal(&lane->filled);
+}
+
+void
+store_hint(Store *store)
 {
 	pthread_mutex_lock(&store->mutex);
-	while (store->head == NULL && !store->stop) {
-		store->waiting = true;
-		pthread_cond_wait(&store->filled, &store->mutex);
-		store->waiting = false;
-	}
-	Job *jobs = store->head;
-	store->head = store->tail = NULL;
-	store->stats.queued = 0;
+	plan_hint(store);
 	pthread_mutex_unlock(&store->mutex);
-	return jobs;
+}
+
+/* With the mutex. */
+static void
+post_hint(Store *store)
+{
+	if (!clock_passed(store->hint_at))
+		return;
+	store->hint_at = 0;
+	store->hint_last = clock_mono();
+	worker_post(store->hint_worker, store->hint_fn, store->hint_arg);
+}
+
+void
+store_on_hint(Store *store, Worker *worker, WorkerFn *fn, void *arg)
+{
+	pthread_mutex_lock(&store->mutex);
+	store->hint_worker = worker;
+	store->hint_fn = fn;
+	store->hint_arg = arg;
+	if (fn == NULL)
+		store->hint_at = 0;
+	pthread_mutex_unlock(&store->mutex);
+}
+
+/* ---- the thread: its turns ---- */
+
+static void
+wait_until(Lane *lane, Deadline deadline)
+{
+	pthread_mutex_t *mutex = &lane->store->mutex;
+	lane->waiting = true;
+	if (deadline == 0) {
+		pthread_cond_wait(&lane->filled, mutex);
+	} else {
+		const struct timespec at = {.tv_sec = deadline / USEC_PER_SEC,
+					    .tv_nsec = deadline % USEC_PER_SEC * 1000};
+		(void)pthread_cond_timedwait(&lane->filled, mutex, &at);
+	}
+	lane->waiting = false;
+}
+
+static Deadline
+earlier(Deadline a, Deadline b)
+{
+	return a == 0 || (b != 0 && b < a) ? b : a;
+}
+
+/* Waits for jobs and takes them all; NULL when it is time for something else.  False: to end. */
+static bool
+take_jobs(Lane *lane, Deadline tick_at, Job **ret_jobs)
+{
+	Store *store = lane->store;
+	bool mail = lane == &store->lanes[LANE_MAIL];
+	pthread_mutex_lock(&store->mutex);
+	for (;;) {
+		if (mail)
+			post_hint(store);
+		if (lane->head != NULL || store->stop || clock_passed(tick_at))
+			break;
+		wait_until(lane, earlier(tick_at, mail ? store->hint_at : 0));
+	}
+	*ret_jobs = lane->head;
+	bool ended = lane->head == NULL && store->stop;
+	lane->head = lane->tail = NULL;
+	store->stats.queued -= lane->queued;
+	lane->queued = 0;
+	pthread_mutex_unlock(&store->mutex);
+	return !ended;
+}
+
+static void
+run_jobs(Lane *lane, Job *jobs)
+{
+	Store *store = lane->store;
+	Backend *db = lane->db;
+	unsigned commits = run_group(db, jobs);
+	bool collected = has_collect(jobs), due = made_due(jobs);
+	pthread_mutex_lock(&store->mutex);
+	count_group(&store->stats, jobs, commits);
+	if (due)
+		plan_hint(store);
+	bool idle = lane->head == NULL;
+	pthread_mutex_unlock(&store->mutex);
+	post_answers(jobs);
+	if (due && db->ops->tell_others != NULL)
+		db->ops->tell_others(db);
+	db->ops->maintain(db, idle, collected);
 }
 
 static void *
-store_main(void *arg)
+lane_main(void *arg)
 {
-	Store *store = arg;
+	Lane *lane = arg;
+	Backend *db = lane->db;
 	Job *jobs;
-	while ((jobs = take_jobs(store)) != NULL) {
-		unsigned commits = run_group(store->db, jobs);
-		bool collected = has_collect(jobs);
-		pthread_mutex_lock(&store->mutex);
-		count_group(&store->stats, jobs, commits);
-		bool idle = store->head == NULL;
-		pthread_mutex_unlock(&store->mutex);
-		post_answers(jobs);
-		db_maintain(store->db, idle, collected);
-	}
+	Deadline tick_at = 0;
+	bool due = false;
+	do {
+		if (due)
+			store_hint(lane->store);
+		due = false;
+		tick_at = db->ops->tick(db, &due);
+		if (!take_jobs(lane, tick_at, &jobs))
+			break;
+		if (jobs != NULL)
+			run_jobs(lane, jobs);
+	} while (true);
+	if (db->ops->sign_off != NULL)
+		db->ops->sign_off(db);
 	return NULL;
 }
 
 /* ---- life ---- */
 
+static bool
+lane_start(Store *store, LaneKind kind, Backend *db, GError **ret_error)
+{
+	static const char *const NAMES[] = {"store", "store-list"};
+	Lane *lane = &store->lanes[kind];
+	lane->db = db;
+	db->store = store;
+	int rc = thread_start(&lane->thread, NAMES[kind], lane_main, lane);
+	lane->started = rc == 0;
+	return lane->started ||
+	       error_set_errno(ret_error, K_ERROR_IO, rc, "cannot start the store's thread");
+}
+
+static bool
+start_lanes(Store *store, const StoreConfig *config, GError **ret_error)
+{
+	Backend *db = sqlite_open(config, ret_error);
+	store->lanes[LANE_MAIL].db = db;
+	if (db == NULL)
+		return false;
+	Backend *reader = db->ops->open_reader(db, config, ret_error);
+	store->lanes[LANE_OPERATORS].db = reader;
+	return reader != NULL && lane_start(store, LANE_MAIL, db, ret_error) &&
+	       lane_start(store, LANE_OPERATORS, reader, ret_error);
+}
+
 Store *
 store_open(const StoreConfig *config, GError **ret_error)
 {
-	Db *db = db_open(config, ret_error);
-	if (db == NULL)
-		return NULL;
 	Store *store = g_new0(Store, 1);
-	store->db = db;
 	store->queue_max = config->queue_max > 0 ? config->queue_max : STORE_QUEUE_MAX;
 	pthread_mutex_init(&store->mutex, NULL);
-	pthread_cond_init(&store->filled, NULL);
-	int rc = thread_start(&store->thread, "store", store_main, store);
-	if (rc != 0) {
-		error_set_errno(ret_error, K_ERROR_IO, rc, "cannot start the store's thread");
+	pthread_condattr_t monotonic;
+	pthread_condattr_init(&monotonic);
+	pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+	for (int i = 0; i < LANES; i++) {
+		store->lanes[i].store = store;
+		pthread_cond_init(&store->lanes[i].filled, &monotonic);
+	}
+	pthread_condattr_destroy(&monotonic);
+	if (!start_lanes(store, config, ret_error)) {
 		store_close(store);
 		return NULL;
 	}
-	store->started = true;
 	return store;
 }
 
 void
 store_stop(Store *store)
 {
-	if (store == NULL || !store->started)
+	if (store == NULL)
 		return;
 	pthread_mutex_lock(&store->mutex);
 	store->stop = true;
-	pthread_cond_signal(&store->filled);
+	for (int i = 0; i < LANES; i++)
+		pthread_cond_signal(&store->lanes[i].filled);
 	pthread_mutex_unlock(&store->mutex);
-	k_assert(pthread_join(store->thread, NULL) == 0);
-	store->started = false;
+	for (int i = 0; i < LANES; i++) {
+		Lane *lane = &store->lanes[i];
+		if (lane->started)
+			k_assert(pthread_join(lane->thread, NULL) == 0);
+		lane->started = false;
+	}
 }
 
 void
@@ -348,8 +466,12 @@ store_close(Store *store)
 	if (store == NULL)
 		return;
 	store_stop(store);
-	db_close(store->db);
-	pthread_cond_destroy(&store->filled);
+	for (int i = LANES - 1; i >= 0; i--) { /* readers first */
+		Backend *db = store->lanes[i].db;
+		if (db != NULL)
+			db->ops->close(db);
+		pthread_cond_destroy(&store->lanes[i].filled);
+	}
 	pthread_mutex_destroy(&store->mutex);
 	g_free(store);
 }
@@ -360,6 +482,13 @@ store_stats(Store *store, StoreStats *ret_stats)
 	pthread_mutex_lock(&store->mutex);
 	*ret_stats = store->stats;
 	pthread_mutex_unlock(&store->mutex);
+}
+
+bool
+store_is_leaseholder(Store *store)
+{
+	Backend *db = store->lanes[LANE_MAIL].db;
+	return db->ops->is_leaseholder == NULL || db->ops->is_leaseholder(db);
 }
 
 /* ---- asking ---- */
@@ -373,31 +502,39 @@ job_new(JobKind kind, const char *id, StoreFn *fn, void *arg)
 	job->asker = worker_current();
 	job->fn = fn;
 	job->arg = arg;
+	job->since = clock_mono();
 	k_assert(job->asker != NULL);
 	return job;
+}
+
+/* With the mutex. */
+static void
+enqueue(Lane *lane, Job *job)
+{
+	if (lane->tail != NULL)
+		lane->tail->next = job;
+	else
+		lane->head = job;
+	lane->tail = job;
+	lane->queued++;
+	lane->store->stats.queued++;
+	if (lane->waiting)
+		pthread_cond_signal(&lane->filled);
 }
 
 static void
 submit(Store *store, Job *job)
 {
+	Lane *lane = &store->lanes[job->kind >= JOB_LIST ? LANE_OPERATORS : LANE_MAIL];
 	pthread_mutex_lock(&store->mutex);
 	bool stopped = store->stop;
-	bool full = stopped || store->stats.queued >= store->queue_max;
-	bool wake = false;
+	bool full = stopped || lane->queued >= store->queue_max;
 	if (full) {
 		store->stats.jobs++;
 		store->stats.failures++;
 	} else {
-		if (store->tail != NULL)
-			store->tail->next = job;
-		else
-			store->head = job;
-		store->tail = job;
-		store->stats.queued++;
-		wake = store->waiting;
+		enqueue(lane, job);
 	}
-	if (wake)
-		pthread_cond_signal(&store->filled);
 	pthread_mutex_unlock(&store->mutex);
 	if (full) {
 		if (stopped)
@@ -417,6 +554,8 @@ store_insert(Store *store, StoreRow *row, StoreFn *fn, void *arg)
 		const StoreBlob *part = g_ptr_array_index(row->blobs, i);
 		k_assert_for(part->blob != NULL && blob_is_final(part->blob), row->id);
 	}
+	if (row->destination == NULL)
+		row->destination = row_destination_of(row->rcpt);
 	Job *job = job_new(JOB_INSERT, NULL, fn, arg);
 	job->row = row;
 	submit(store, job);
@@ -432,11 +571,18 @@ store_update(Store *store, StoreRow *row, StoreFn *fn, void *arg)
 }
 
 void
-store_claim(Store *store, int64_t now, unsigned limit, StoreFn *fn, void *arg)
+store_claim(Store *store, int64_t now, unsigned limit, unsigned per_destination,
+	    const GPtrArray *busy, StoreFn *fn, void *arg)
 {
 	Job *job = job_new(JOB_CLAIM, NULL, fn, arg);
 	job->time = now;
 	job->limit = limit;
+	job->per_destination = per_destination;
+	if (busy != NULL && busy->len > 0) {
+		job->busy = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+		for (guint i = 0; i < busy->len; i++)
+			g_hash_table_add(job->busy, g_strdup(g_ptr_array_index(busy, i)));
+	}
 	submit(store, job);
 }
 
@@ -471,4 +617,63 @@ store_collect(Store *store, int64_t before, unsigned limit, StoreFn *fn, void *a
 	job->time = before;
 	job->limit = limit;
 	submit(store, job);
+}
+
+void
+store_act(Store *store, const char *id, StoreAction action, const char *reason, StoreFn *fn,
+	  void *arg)
+{
+	Job *job = job_new(JOB_ACT, id, fn, arg);
+	job->action = action;
+	job->text = g_strdup(reason);
+	submit(store, job);
+}
+
+static char *
+lower(const char *text)
+{
+	return text != NULL ? g_ascii_strdown(text, -1) : NULL;
+}
+
+void
+store_list(Store *store, const StoreFilter *filter, StoreFn *fn, void *arg)
+{
+	Job *job = job_new(JOB_LIST, filter->after, fn, arg);
+	job->filter = (StoreFilter){.state = filter->state,
+				    .mail_from = lower(filter->mail_from),
+				    .rcpt = lower(filter->rcpt),
+				    .destination = lower(filter->destination),
+				    .older_than = filter->older_than,
+				    .limit = MIN(filter->limit, STORE_LIST_MAX)};
+	submit(store, job);
+}
+
+void
+store_count(Store *store, unsigned destinations_max, StoreCountFn *fn, void *arg)
+{
+	Job *job = job_new(JOB_COUNT, NULL, NULL, arg);
+	job->count_fn = fn;
+	job->limit = destinations_max;
+	submit(store, job);
+}
+
+/* ---- maintenance ---- */
+
+bool
+store_migrate(const char *url, GError **ret_error)
+{
+	g_autofree char *path = store_url_path(url, ret_error);
+	return path != NULL && sqlite_migrate(path, ret_error);
+}
+
+bool
+store_check(const char *url, char **ret_report, GError **ret_error)
+{
+	g_autofree char *path = store_url_path(url, ret_error);
+	if (path == NULL)
+		return false;
+	GString *report = g_string_new(NULL);
+	bool ok = sqlite_check(path, report, ret_error);
+	*ret_report = g_string_free(report, FALSE);
+	return ok;
 }

@@ -21,6 +21,8 @@ typedef struct Store Store;
 
 #define STORE_QUEUE_MAX 20000 /* jobs waiting, default */
 #define STORE_BUSY_WAIT (5 * USEC_PER_SEC)
+#define STORE_REFRESH   (30 * USEC_PER_SEC)
+#define STORE_CRASH_MAX 3
 
 /* A body blob of a row.  `name` NULL: the message itself (/body), else a named part. */
 typedef struct StoreBlob {
@@ -44,7 +46,13 @@ typedef struct StoreRow {
 	bool leased;          /* a running process works on it */
 	uint64_t version;     /* the etag survives a restart */
 	char *final_reason;   /* NULL: not final */
-	GPtrArray *blobs;     /* StoreBlob*, may be empty */
+	char *destination; /* where it goes, for fairness: the recipient's domain in lower case; set
+			      by store_insert from `rcpt` when NULL */
+	bool held;         /* not claimed until released */
+	char *held_reason; /* NULL, or why */
+	unsigned crashes;  /* leases in a row whose process died before it gave the row back */
+	char *owner_uri;   /* leased by another live session: its session_uri; else NULL */
+	GPtrArray *blobs;  /* StoreBlob*, may be empty */
 } StoreRow;
 
 StoreRow *store_row_new(void);
@@ -54,11 +62,16 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(StoreRow, store_row_free)
 
 typedef struct StoreConfig {
 	const char *url; /* sqlite:///relative, sqlite:////absolute, sqlite+pysqlite:///..., a bare
-			    path; postgresql[+driver]://... is refused with a clear error until
-			    supported */
+			    path */
 	unsigned queue_max; /* 0: STORE_QUEUE_MAX */
 	BlobLimits blobs;   /* for bodies that are loaded */
 	Usec busy_wait;     /* how long another program may hold the file; 0: STORE_BUSY_WAIT */
+	const char
+		*session_uri; /* of this process, shown to others while it holds leases; NULL: "" */
+	Usec session_refresh; /* heartbeat of our session; 0: 30 s.  A session is dead after 10
+				 missed ones, and its leases are free again; ours counts itself
+				 out after 5 (store_is_leaseholder). */
+	unsigned crash_max;   /* attempts that died with their process before a row is held; 0: 3 */
 } StoreConfig;
 
 /* Opens or creates the database and its schema, takes the lock against a second process, checks
@@ -79,8 +92,10 @@ void store_close(Store *store);
  * g_ptr_array_steal_*.  On store_reuse the one row carries the one blob. */
 typedef struct StoreResult {
 	const GError *error;
-	GPtrArray *rows;  /* StoreRow*; NULL where a job returns none */
-	int64_t next_due; /* store_claim: unix seconds of the earliest row still waiting; 0: none */
+	GPtrArray *rows;    /* StoreRow*; NULL where a job returns none */
+	int64_t next_due;   /* store_claim: unix seconds of the earliest row still waiting, those of
+			       `busy` destinations left out; 0: none */
+	uint64_t count;     /* store_collect: rows deleted */
 	GPtrArray *damaged; /* store_claim: char*, "ID: reason" of rows that could not be read and
 			       are set aside now; NULL: none.  They stay in the database. */
 } StoreResult;
@@ -93,13 +108,21 @@ typedef void StoreFn(void *arg, const StoreResult *result);
  * `row` is moved.  K_ERROR_CONFLICT when there is a row of that id. */
 void store_insert(Store *store, StoreRow *row, StoreFn *fn, void *arg);
 /* After an attempt, or when it starts: replaces responses, attempts, next_attempt, leased, version,
- * final_reason (those of `row`; its json, blobs and names are ignored).  K_ERROR_NOT_FOUND when
- * there is no such row.  `row` is moved. */
+ * final_reason (those of `row`; its json, blobs and names are ignored); crashes becomes 0 when the
+ * row is leased no longer (what is written while an attempt runs does not prove that it survives).
+ * K_ERROR_NOT_FOUND when there is no such row, K_ERROR_CONFLICT, with nothing written, when the
+ * row is no longer leased by our session (it was taken over while this process stood still).
+ * `row` is moved. */
 void store_update(Store *store, StoreRow *row, StoreFn *fn, void *arg);
-/* Takes up to `limit` rows that are due at `now`, neither final nor leased, earliest first; leases
- * them, loads them with their blobs.  A next_attempt of 0 is due at once: its attempt died with its
- * process. */
-void store_claim(Store *store, int64_t now, unsigned limit, StoreFn *fn, void *arg);
+/* Takes up to `limit` rows that are due at `now` and neither final, leased nor held; leases them to
+ * our session, counts a crash until the next store_update, loads them with their blobs.  Fair: no
+ * destination gets a second row before each that has due rows got its first, in the order of being
+ * due; at most `per_destination` rows of one destination; none of those named in `busy` (char*, may
+ * be NULL).  Finds them by index, whatever the length of the queue.  A row that has crashed
+ * `crash_max` times is held instead ("crashed N times") and told in `damaged`.  A next_attempt of 0
+ * is due at once. */
+void store_claim(Store *store, int64_t now, unsigned limit, unsigned per_destination,
+		 const GPtrArray *busy, StoreFn *fn, void *arg);
 /* Reads one row; with_blobs false leaves blobs without content but with their names (blob = NULL).
  * K_ERROR_NOT_FOUND. */
 void store_load(Store *store, const char *id, bool with_blobs, StoreFn *fn, void *arg);
@@ -112,6 +135,68 @@ void store_cancel(Store *store, const char *id, const char *reason, StoreFn *fn,
 /* Deletes final rows last updated before `before` (unix seconds) and blobs without references, at
  * most `limit` rows. */
 void store_collect(Store *store, int64_t before, unsigned limit, StoreFn *fn, void *arg);
+
+/* ---- for operators ---- */
+
+typedef enum StoreState {
+	STORE_ANY,
+	STORE_QUEUED,
+	STORE_LEASED,
+	STORE_HELD,
+	STORE_FINAL
+} StoreState;
+
+typedef struct StoreFilter {
+	StoreState state;
+	const char *mail_from; /* exact address, or "@domain"; NULL: any.  So for rcpt. */
+	const char *rcpt;
+	const char *destination; /* NULL: any */
+	int64_t older_than;      /* created before, unix seconds; 0: any */
+	const char *after;       /* id of the last row of the former page; NULL: from the start */
+	unsigned limit;          /* at most STORE_LIST_MAX */
+} StoreFilter;
+#define STORE_LIST_MAX 1000
+
+/* Rows in the order of creation, without blobs' contents (blob = NULL).  A damaged one is there,
+ * held, with its id and the reason.  K_ERROR_NOT_FOUND when there is no row `after` any more.  This
+ * and store_count are not in order with the other jobs: they see what was committed when they run,
+ * and however long they take, mail does not wait for them. */
+void store_list(Store *store, const StoreFilter *filter, StoreFn *fn, void *arg);
+typedef enum StoreAction {
+	STORE_RETRY_NOW, /* next_attempt = now; also takes a held row back */
+	STORE_HOLD,
+	STORE_RELEASE
+} StoreAction;
+/* K_ERROR_NOT_FOUND; K_ERROR_CONFLICT when it is final or (hold) leased.  Retry and release forget
+ * the crashes; for a leased row they do nothing. */
+void store_act(Store *store, const char *id, StoreAction action, const char *reason, StoreFn *fn,
+	       void *arg);
+/* Counts by state and the oldest creation of what is not final, per destination and in all: rows of
+ * StoreCount. */
+typedef struct StoreCount {
+	char *destination; /* NULL: all */
+	uint64_t queued, leased, held, final;
+	int64_t oldest; /* unix seconds; 0: none */
+} StoreCount;
+typedef void StoreCountFn(void *arg, const GError *error,
+			  GPtrArray *counts); /* StoreCount*, the first is "all" */
+void store_count(Store *store, unsigned destinations_max, StoreCountFn *fn, void *arg);
+
+/* Something may have become due (inserted, released, another process's NOTIFY, a dead session's
+ * leases): called on `worker`, at most a few times a second.  Polling stays necessary. */
+void store_on_hint(Store *store, Worker *worker, WorkerFn *fn, void *arg);
+/* False when our session could not refresh itself for 5 intervals: leases may be somebody else's by
+ * now, so no new delivery may start.  Any thread. */
+bool store_is_leaseholder(Store *store);
+
+/* ---- maintenance without a server: koukan store init|migrate|check URL ---- */
+
+/* Creates the schema, or brings an older one up to date; K_ERROR_CONFLICT when it is newer than
+ * this program. */
+K_MUST_CHECK bool store_migrate(const char *url, GError **ret_error);
+/* Integrity of the database and of our own references; text for the operator in *ret_report (caller
+ * frees), false when something is wrong. */
+K_MUST_CHECK bool store_check(const char *url, char **ret_report, GError **ret_error);
 
 /* For metrics and tests; any thread. */
 typedef struct StoreStats {

@@ -2,15 +2,15 @@
 #pragma once
 /* Shared by the files of the store.
  *
- *   worker:  store_*() -> queue              (mutex)
- *   thread:  take the whole queue -> BEGIN -> each job in its SAVEPOINT -> COMMIT -> worker_post
+ *   worker:  store_*() -> queue of a lane    (mutex)
+ *   lane:    take the whole queue -> one transaction of the backend -> worker_post
  *   worker:  callback
  *
- * A Job is written by the worker until it is queued, by the store's thread until its answer is
- * posted, then by the worker again.  A Db is touched by one thread at a time: by the opener, then
- * by the store's thread. */
-#include <sqlite3.h>
-
+ * Two lanes, each a thread with a connection of its own: one for everything that mail waits for,
+ * one for the questions of operators, which may take long.  A Job is written by the worker until
+ * it is queued, by the lane's thread until its answer is posted, then by the worker again.  A
+ * Backend is touched by one thread at a time: by the opener, then by its lane's thread; what is
+ * said to be for any thread excepted. */
 #include "store/store.h"
 
 /* ---- jobs ---- */
@@ -23,6 +23,9 @@ typedef enum JobKind {
 	JOB_REUSE,
 	JOB_CANCEL,
 	JOB_COLLECT,
+	JOB_ACT,
+	JOB_LIST, /* from here on: the second lane */
+	JOB_COUNT,
 	JOB_KINDS
 } JobKind;
 
@@ -31,135 +34,117 @@ typedef struct Job {
 	JobKind kind;
 	Worker *asker;
 	StoreFn *fn;
+	StoreCountFn *count_fn;
 	void *arg;
+	Deadline since; /* when it was asked */
 
 	/* the request */
 	StoreRow *row;
 	char *id, *text; /* `text`: a blob's name or a reason */
 	int64_t time;
-	unsigned limit;
+	unsigned limit, per_destination;
+	GHashTable *busy; /* char*, a set; NULL: none */
+	StoreFilter filter;
+	StoreAction action;
 	bool with_blobs;
 
 	/* the answer */
 	GError *error;
 	GPtrArray *rows;
 	int64_t next_due;
+	uint64_t count;
 	GPtrArray *damaged;
+	GPtrArray *counts;
+	bool due; /* after it something is due: a hint */
 } Job;
 
-/* ---- the database: sqlite.c ---- */
+/* Answers of a claim. */
+void job_add_damaged(Job *job, const char *id, const char *reason);
+/* The one row; moved. */
+void job_answer_row(Job *job, StoreRow *row);
+bool job_not_found(Job *job);                 /* sets the error, returns false */
+bool job_under_way(Job *job, const char *id); /* so does this, K_ERROR_CONFLICT */
 
-#define STATEMENTS(X)                                                                              \
-	X(BEGIN, "BEGIN IMMEDIATE")                                                                \
-	X(COMMIT, "COMMIT")                                                                        \
-	X(ROLLBACK, "ROLLBACK")                                                                    \
-	X(SAVE, "SAVEPOINT job")                                                                   \
-	X(RELEASE, "RELEASE job")                                                                  \
-	X(ROLLBACK_TO, "ROLLBACK TO job")                                                          \
-	X(TX_INSERT, "INSERT INTO tx (id, sender, tag, json, builder, responses, mail_from, rcpt," \
-		     " creation, last_update, next_attempt, attempts, leased, version,"            \
-		     " final_reason, body)"                                                        \
-		     " VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16)")           \
-	X(TX_UPDATE, "UPDATE tx SET responses=?2, attempts=?3, next_attempt=?4, leased=?5,"        \
-		     " version=?6, final_reason=?7, last_update=?8 WHERE id=?1")                   \
-	X(TX_SELECT, "SELECT n, id, sender, tag, json, builder, responses, mail_from, rcpt,"       \
-		     " creation, last_update, next_attempt, attempts, leased, version,"            \
-		     " final_reason, body FROM tx WHERE id=?1")                                    \
-	X(TX_SELECT_N, "SELECT n, id, sender, tag, json, builder, responses, mail_from, rcpt,"     \
-		       " creation, last_update, next_attempt, attempts, leased, version,"          \
-		       " final_reason, body FROM tx WHERE n=?1")                                   \
-	X(TX_DUE, "SELECT n FROM tx WHERE final_reason IS NULL AND parked IS NULL AND leased=0"    \
-		  " AND next_attempt<=?1 ORDER BY next_attempt, n LIMIT ?2")                       \
-	X(TX_NEXT, "SELECT min(next_attempt) FROM tx WHERE final_reason IS NULL"                   \
-		   " AND parked IS NULL AND leased=0")                                             \
-	X(TX_LEASE, "UPDATE tx SET leased=1, last_update=?2 WHERE n=?1")                           \
-	X(TX_PARK, "UPDATE tx SET parked=?2, last_update=?3 WHERE n=?1")                           \
-	X(TX_STATE, "SELECT leased, final_reason IS NOT NULL FROM tx WHERE id=?1")                 \
-	X(TX_CANCEL, "UPDATE tx SET final_reason=?2, version=version+1, last_update=?3"            \
-		     " WHERE id=?1")                                                               \
-	X(TX_OLD, "SELECT n, body FROM tx WHERE final_reason IS NOT NULL AND last_update<?1"       \
-		  " ORDER BY last_update LIMIT ?2")                                                \
-	X(TX_DELETE, "DELETE FROM tx WHERE n=?1")                                                  \
-	X(PART_INSERT, "INSERT INTO tx_blob (tx, seq, name, blob) VALUES (?1,?2,?3,?4)")           \
-	X(PART_SELECT, "SELECT name, blob FROM tx_blob WHERE tx=?1 ORDER BY seq")                  \
-	X(PART_DELETE, "DELETE FROM tx_blob WHERE tx=?1")                                          \
-	X(REUSE_BODY, "SELECT body FROM tx WHERE id=?1")                                           \
-	X(REUSE_PART, "SELECT p.blob FROM tx t JOIN tx_blob p ON p.tx=t.n"                         \
-		      " WHERE t.id=?1 AND p.name=?2")                                              \
-	X(BLOB_INSERT, "INSERT INTO blob (id, len, refs, data) VALUES (?1,?2,1,?3)")               \
-	X(BLOB_REF, "UPDATE blob SET refs=refs+1 WHERE id=?1")                                     \
-	X(BLOB_UNREF, "UPDATE blob SET refs=refs-1 WHERE id=?1")                                   \
-	X(BLOB_DELETE, "DELETE FROM blob WHERE id=?1 AND refs<=0")                                 \
-	X(BLOB_SELECT, "SELECT len, data FROM blob WHERE id=?1")                                   \
-	X(CHUNK_INSERT, "INSERT INTO chunk (blob, off, data) VALUES (?1,?2,?3)")                   \
-	X(CHUNK_SELECT, "SELECT off, data FROM chunk WHERE blob=?1 ORDER BY off")                  \
-	X(CHUNK_DELETE, "DELETE FROM chunk WHERE blob=?1")                                         \
-	X(MAX_BLOB, "SELECT max((SELECT ifnull(max(id),0) FROM blob),"                             \
-		    " (SELECT ifnull(max(blob),0) FROM chunk))")
+/* ---- rows ---- */
 
-typedef enum DbStmt {
-#define X(name, sql) SQL_##name,
-	STATEMENTS(X)
-#undef X
-		SQL_COUNT
-} DbStmt;
+/* "b.example" of "A@B.example"; "" without a domain.  Caller frees. */
+char *row_destination_of(const char *rcpt);
+const StoreBlob *row_body(const StoreRow *row); /* or NULL */
+static inline bool
+row_is_waiting(const StoreRow *row)
+{
+	return !row->leased && !row->held && row->final_reason == NULL;
+}
+GPtrArray *row_array_new(void); /* frees its StoreRow* */
+GPtrArray *count_array_new(void);
 
-typedef struct Db {
-	sqlite3 *handle;
-	sqlite3_stmt *stmts[SQL_COUNT];
-	int lock_fd;
-	int wal_pages; /* in the write-ahead log after the last commit */
-	BlobLimits limits;
-	char *spill_dir;      /* what `limits` names */
-	int64_t next_blob;    /* next free id */
-	int64_t instance;     /* tells the stored ids of this Db from those of others */
-	GPtrArray *new_blobs; /* Blob*, borrowed: stored in the current transaction, in order */
-	GHashTable *new_ids;  /* Blob* -> int64_t* of those */
-	uint8_t *buffer;      /* BLOB_CHUNK bytes */
-} Db;
+#define BLOB_CHUNK (128 * 1024) /* bytes of a body in one row of the database */
 
-K_MUST_CHECK Db *db_open(const StoreConfig *config, GError **ret_error);
-void db_close(Db *db); /* NULL is fine */
+/* ---- a fair choice ---- */
 
-K_MUST_CHECK bool db_begin(Db *db, GError **ret_error);
-K_MUST_CHECK bool db_commit(Db *db, GError **ret_error);
-void db_rollback(Db *db);
-bool db_in_transaction(const Db *db);
-/* Between transactions: what keeps the files small. */
-void db_maintain(Db *db, bool idle, bool collected);
+/* A due row, found by its destination. */
+typedef struct DueRow {
+	int64_t n;    /* its number in the database */
+	int64_t due;  /* unix seconds */
+	unsigned at;  /* 0: the first of its destination */
+	guint source; /* which destination, for the backend */
+} DueRow;
 
-/* A statement to bind to and step; always goes back through db_done. */
-sqlite3_stmt *db_stmt(Db *db, DbStmt which);
-void db_done(sqlite3_stmt *stmt);
-/* Steps once: SQLITE_ROW or SQLITE_DONE; anything else sets the error and gives the code. */
-int db_step(Db *db, sqlite3_stmt *stmt, GError **ret_error);
-/* Runs a statement that answers no rows, and is done with it. */
-K_MUST_CHECK bool db_run(Db *db, sqlite3_stmt *stmt, GError **ret_error);
-void db_bind_text(sqlite3_stmt *stmt, int index, const char *text); /* borrowed until db_done */
-/* K_ERROR_FULL, K_ERROR_CONFLICT or K_ERROR_STORE by what the database said last. */
-bool db_error(Db *db, int rc, const char *what, GError **ret_error);
+/* The most rows that one of `destinations` can get. */
+unsigned due_quota(unsigned limit, unsigned per_destination, unsigned destinations);
+/* Orders, and cuts to `limit`: first the first of each destination, then the second... */
+void due_choose(GArray *due, unsigned limit);
 
-/* What the last statement met was a damaged page. */
-bool db_is_corrupt(const Db *db);
+/* ---- backends ---- */
 
+typedef enum GroupEnd {
+	GROUP_COMMITTED,
+	GROUP_UNDONE, /* nothing of it is there; its members may be tried alone */
+	GROUP_LOST,   /* it failed, and trying again now is of no use or not safe */
+} GroupEnd;
+
+typedef struct Backend Backend;
+
+typedef struct BackendOps {
+	void (*close)(Backend *db);
+	/* The connection of the second lane; reads only. */
+	Backend *(*open_reader)(Backend *db, const StoreConfig *config, GError **ret_error);
+	/* All jobs in one transaction, in the fastest way there is; NULL: there is no special
+	 * one.  After GROUP_UNDONE they are run one after the other. */
+	GroupEnd (*run_all)(Backend *db, Job *jobs, GError **ret_error);
+	bool (*begin)(Backend *db, GError **ret_error);
+	/* One job; what it did is undone when it fails, the others stand.  False: the whole
+	 * transaction is lost. */
+	bool (*run_member)(Backend *db, Job *job);
+	GroupEnd (*commit)(Backend *db, GError **ret_error);
+	void (*rollback)(Backend *db);
+	/* Between transactions: what keeps the files small. */
+	void (*maintain)(Backend *db, bool idle, bool collected);
+	/* Between transactions, at the latest when it said: heartbeat, reclaim, reconnecting.
+	 * When it wants to be called again, 0 for never.  *ret_due: something became due. */
+	Deadline (*tick)(Backend *db, bool *ret_due);
+	/* Something became due in this process.  May be NULL. */
+	void (*tell_others)(Backend *db);
+	/* The process ends: leases are given back at once.  May be NULL. */
+	void (*sign_off)(Backend *db);
+	/* Any thread.  NULL: always. */
+	bool (*is_leaseholder)(Backend *db);
+} BackendOps;
+
+struct Backend {
+	const BackendOps *ops;
+	Store *store; /* for store_hint */
+};
+
+K_MUST_CHECK Backend *sqlite_open(const StoreConfig *config, GError **ret_error);
+K_MUST_CHECK bool sqlite_migrate(const char *path, GError **ret_error);
+K_MUST_CHECK bool sqlite_check(const char *path, GString *report, GError **ret_error);
+
+/* Something may be due.  Any thread, while the store runs. */
+void store_hint(Store *store);
+
+/* ---- addresses: url.c ---- */
+
+bool store_url_is_postgres(const char *url);
 /* The file that a URL names; K_ERROR_CONFIG.  Caller frees. */
 K_MUST_CHECK char *store_url_path(const char *url, GError **ret_error);
-
-/* ---- blobs: sqlite_blob.c ---- */
-
-#define BLOB_CHUNK (128 * 1024) /* bytes of a blob in one row */
-
-/* Stores the bytes, or one more reference to those that are stored. */
-K_MUST_CHECK bool db_put_blob(Db *db, Blob *blob, int64_t *ret_id, GError **ret_error);
-/* K_ERROR_INPUT when what is stored makes no sense. */
-K_MUST_CHECK Blob *db_get_blob(Db *db, int64_t id, GError **ret_error);
-K_MUST_CHECK bool db_unref_blob(Db *db, int64_t id, GError **ret_error);
-/* The blobs of the transaction are on disk: they learn their ids. */
-void db_publish_blobs(Db *db);
-/* Forgets those that came after the first `keep`: their job was undone. */
-void db_forget_blobs(Db *db, guint keep);
-
-/* ---- jobs in the database: sqlite_jobs.c ---- */
-
-/* Inside a transaction.  False with job->error set; what was done is for the caller to undo. */
-K_MUST_CHECK bool db_run_job(Db *db, Job *job);

@@ -4,6 +4,13 @@
 #include "base/error.h"
 #include "store/store_int.h"
 
+bool
+store_url_is_postgres(const char *url)
+{
+	return g_ascii_strncasecmp(url, "postgres", strlen("postgres")) == 0 &&
+	       strstr(url, "://") != NULL;
+}
+
 /* The spellings of SQLAlchemy: three slashes and a relative path, four and an absolute one;
  * "+driver" names a Python module and means nothing here. */
 char *
@@ -17,7 +24,7 @@ store_url_path(const char *url, GError **ret_error)
 		return NULL;
 	}
 	size_t dialect = strcspn(url, "+:");
-	if (g_ascii_strncasecmp(url, "postgres", strlen("postgres")) == 0) {
+	if (store_url_is_postgres(url)) {
 		error_set(ret_error, K_ERROR_CONFIG,
 			  "storage: PostgreSQL is not supported yet; use sqlite:///FILE");
 		return NULL;

@@ -44,7 +44,7 @@ test_fields(void **state)
 		"Reporting-MTA: dns; mx.example.net\r\n",
 		"Final-Recipient: rfc822; b@example.net\r\n",
 		"Action: failed\r\n",
-		"Status: 5.0.0\r\n",
+		"Status: 5.1.1\r\n",
 		"Diagnostic-Code: smtp; 550 5.1.1 no such user\r\n",
 		"\r\n\r\nFrom: a@example.com\r\n",
 	};
@@ -53,6 +53,112 @@ test_fields(void **state)
 			fail_msg("missing: %s", want[i]);
 	}
 	g_string_free(dsn, TRUE);
+}
+
+static void
+test_status(void **state)
+{
+	(void)state;
+	static const struct {
+		int code;
+		const char *text;
+		bool delayed;
+		const char *want;
+	} cases[] = {
+		{550, "5.1.1 no such user", false, "5.1.1"},
+		{550, "5.7.999", false, "5.7.999"},
+		{550, "no such user", false, "5.0.0"},
+		{550, "", false, "5.0.0"},
+		{550, "4.2.2 of another class", false, "5.0.0"},
+		{550, "5.1.1000 too long", false, "5.0.0"},
+		{550, "5.1.1.1", false, "5.0.0"},
+		{550, "5.1", false, "5.0.0"},
+		{550, "5.1.", false, "5.0.0"},
+		{550, "5.1.1x", false, "5.0.0"},
+		{452, "4.2.2 over quota", false, "4.4.7"},
+		{452, "4.2.2 over quota", true, "4.2.2"},
+		{452, "over quota", true, "4.0.0"},
+	};
+	for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+		char got[DSN_STATUS_MAX];
+		dsn_status(cases[i].code, cases[i].text, cases[i].delayed, got);
+		if (strcmp(got, cases[i].want) != 0)
+			fail_msg("%s: %s", cases[i].text, got);
+	}
+}
+
+/* To an ASCII address all is ASCII; to another all is UTF-8 and says so (RFC 6533). */
+static void
+test_internationalized(void **state)
+{
+	(void)state;
+	static const char original[] = "Subject: gr\xc3\xbc\xc3\x9f\r\n";
+	DsnInput input = {.mailer_daemon = "d@mx.example.net",
+			  .to = "a@example.com",
+			  .rcpt = "j\xc3\xbcrgen+1@example.net",
+			  .code = 550,
+			  .text = "5.1.1 unbekannt: j\xc3\xbcrgen",
+			  .unique = "0123",
+			  .header = original,
+			  .header_len = strlen(original)};
+	GString *dsn = dsn_build(&input);
+	for (size_t i = 0; i < dsn->len; i++)
+		assert_true((unsigned char)dsn->str[i] < 0x80);
+	assert_non_null(strstr(dsn->str, "Final-Recipient: utf-8; "
+					 "j\\x{FC}rgen\\x{2B}1@example.net\r\n"));
+	assert_non_null(strstr(dsn->str, "Content-Type: message/delivery-status\r\n"));
+	g_string_free(dsn, TRUE);
+	input.to = "\xc3\xa4@example.com";
+	dsn = dsn_build(&input);
+	assert_non_null(
+		strstr(dsn->str, "Final-Recipient: utf-8; j\xc3\xbcrgen+1@example.net\r\n"));
+	assert_non_null(strstr(dsn->str, "report-type=global-delivery-status"));
+	assert_non_null(strstr(dsn->str, "Content-Type: message/global-headers\r\n"));
+	assert_non_null(strstr(dsn->str, original));
+	g_string_free(dsn, TRUE);
+}
+
+static void
+test_delay(void **state)
+{
+	(void)state;
+	const DsnInput input = {.mailer_daemon = "d@x",
+				.to = "a@x",
+				.rcpt = "b@y",
+				.code = 450,
+				.text = "4.2.1 later",
+				.unique = "0",
+				.delayed = true,
+				.retry_until = 1709754151};
+	GString *dsn = dsn_build(&input);
+	assert_non_null(strstr(dsn->str, "(delay)\r\n"));
+	assert_non_null(strstr(dsn->str, "Action: delayed\r\nStatus: 4.2.1\r\n"));
+	assert_non_null(strstr(dsn->str, "Will-Retry-Until: Wed, 06 Mar 2024 19:42:31 +0000\r\n"));
+	g_string_free(dsn, TRUE);
+}
+
+/* Whatever the attempts were, the warning falls due before exactly one of them. */
+static void
+test_delay_is_due_once(void **state)
+{
+	(void)state;
+	static const int64_t attempts[][6] = {
+		{1000, 1060, 1150, 1400, 2000, 9000},
+		{1000, 1099, 1100, 1101, 1102, 9000},
+		{1000, 9000, 9001, 9002, 9003, 9004},
+		{1000, 1100, 1200, 1300, 1400, 1500},
+	};
+	const EndpointConf off = {0}, on = {.delay_warning = 100 * USEC_PER_SEC};
+	for (size_t i = 0; i < G_N_ELEMENTS(attempts); i++) {
+		unsigned due = 0;
+		for (size_t k = 0; k < 5; k++) {
+			int64_t this_attempt = k == 0 ? 0 : attempts[i][k]; /* 0: at once */
+			due += bounce_delay_is_due(&on, 1000, this_attempt, attempts[i][k + 1]);
+			assert_false(
+				bounce_delay_is_due(&off, 1000, this_attempt, attempts[i][k + 1]));
+		}
+		assert_int_equal(due, 1);
+	}
 }
 
 /* What peers said, or an original full of rubbish, never breaks a line or a field. */
@@ -153,7 +259,7 @@ test_owed(void **state)
 			.notification_sender = cases[i].configured ? (char *)"submission" : NULL,
 			.notification_tag = (char *)"notification"};
 		g_autoptr(Tx) tx = make_failed(&queue, &cases[i]);
-		g_autoptr(Tx) bounce = bounce_new(tx, &endpoint, "daemon@x", 1);
+		g_autoptr(Tx) bounce = bounce_new(tx, &endpoint, "daemon@x", 1, BOUNCE_FAILURE);
 		if ((bounce != NULL) != cases[i].want)
 			fail_msg("%s", cases[i].name);
 		if (bounce != NULL) {
@@ -167,11 +273,42 @@ test_owed(void **state)
 	}
 }
 
+/* A message that was submitted as JSON has its header fields returned, too. */
+static void
+test_builder_header(void **state)
+{
+	(void)state;
+	DeferQueue queue = {0};
+	const Owed owed = {"", "a@x", 1, 250, 550, 0, true, true, false, true};
+	const EndpointConf endpoint = {.notification_sender = (char *)"submission"};
+	g_autoptr(Tx) tx = make_failed(&queue, &owed);
+	g_autoptr(json_t) builder = json_pack("{s:[[s,s]], s:[{s:s, s:{s:s}}]}", "headers",
+					      "subject", "hello there", "text_body", "content_type",
+					      "text/plain", "content", "create_id", "gone");
+	g_autoptr(TxBody) body = tx_body_new_builder(builder, NULL);
+	tx_set_body(tx, body);
+	g_autoptr(Tx) bounce = bounce_new(tx, &endpoint, "daemon@x", 1, BOUNCE_FAILURE);
+	char text[4096];
+	size_t got = 0;
+	assert_true(blob_read(bounce->body->raw, 0, text, sizeof(text) - 1, &got, NULL));
+	text[got] = '\0';
+	const char *part = strstr(text, "text/rfc822-headers\r\n");
+	assert_non_null(part);
+	assert_non_null(strstr(part, "hello there"));
+	while (!defer_run(&queue, 10))
+		;
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_fields),
+		cmocka_unit_test(test_status),
+		cmocka_unit_test(test_internationalized),
+		cmocka_unit_test(test_delay),
+		cmocka_unit_test(test_delay_is_due_once),
+		cmocka_unit_test(test_builder_header),
 		cmocka_unit_test(test_hostile_input),
 		cmocka_unit_test(test_header_len),
 		cmocka_unit_test(test_owed),

@@ -1,19 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "store_fixture.h"
 
-#include <glib/gstdio.h>
-#include <sqlite3.h>
 #include <string.h>
 
 #include "base/error.h"
 
+StoreConfig
+fixture_config(const Fixture *f)
+{
+	return (StoreConfig){.url = f->url,
+			     .busy_wait = BUSY_WAIT,
+			     .blobs = {.memory_max = 100000, .spill_dir = f->dir}};
+}
+
 Store *
 try_open(const Fixture *f, unsigned queue_max, GError **ret_error)
 {
-	const StoreConfig config = {.url = f->url,
-				    .queue_max = queue_max,
-				    .busy_wait = BUSY_WAIT,
-				    .blobs = {.memory_max = 100000, .spill_dir = f->dir}};
+	StoreConfig config = fixture_config(f);
+	config.queue_max = queue_max;
 	return store_open(&config, ret_error);
 }
 
@@ -38,25 +42,12 @@ set_up(void **state)
 {
 	Fixture *f = g_new0(Fixture, 1);
 	f->dir = g_dir_make_tmp("koukan-store-XXXXXX", NULL);
-	f->path = g_build_filename(f->dir, "queue.db", NULL);
-	f->url = g_strconcat("sqlite:///", f->path, NULL);
+	backend_make_url(f);
 	f->workers = workers_new(1, NULL);
 	f->worker = workers_get(f->workers, 0);
 	open_store(f);
 	*state = f;
 	return 0;
-}
-
-static void
-remove_files(const char *dir)
-{
-	g_autoptr(GDir) handle = g_dir_open(dir, 0, NULL);
-	const char *name;
-	while ((name = g_dir_read_name(handle)) != NULL) {
-		g_autofree char *path = g_build_filename(dir, name, NULL);
-		assert_int_equal(g_unlink(path), 0);
-	}
-	assert_int_equal(g_rmdir(dir), 0);
 }
 
 int
@@ -65,29 +56,12 @@ tear_down(void **state)
 	Fixture *f = *state;
 	store_close(f->store);
 	workers_free(f->workers);
-	remove_files(f->dir);
+	backend_remove(f);
 	g_free(f->dir);
 	g_free(f->path);
 	g_free(f->url);
 	g_free(f);
 	return 0;
-}
-
-int64_t
-sql(const Fixture *f, const char *text)
-{
-	sqlite3 *db = NULL;
-	sqlite3_stmt *stmt = NULL;
-	assert_int_equal(sqlite3_open(f->path, &db), SQLITE_OK);
-	if (sqlite3_prepare_v2(db, text, -1, &stmt, NULL) != SQLITE_OK)
-		fail_msg("%s: %s", text, sqlite3_errmsg(db));
-	int rc = sqlite3_step(stmt);
-	int64_t value = rc == SQLITE_ROW ? sqlite3_column_int64(stmt, 0) : 0;
-	if (rc != SQLITE_ROW && rc != SQLITE_DONE)
-		fail_msg("%s: %s", text, sqlite3_errmsg(db));
-	sqlite3_finalize(stmt);
-	assert_int_equal(sqlite3_close(db), SQLITE_OK);
-	return value;
 }
 
 void
@@ -98,6 +72,8 @@ ask_clear(Ask *ask)
 		g_ptr_array_unref(ask->rows);
 	if (ask->damaged != NULL)
 		g_ptr_array_unref(ask->damaged);
+	if (ask->counts != NULL)
+		g_ptr_array_unref(ask->counts);
 }
 
 static void
@@ -121,6 +97,16 @@ on_answer(void *arg, const StoreResult *result)
 }
 
 static void
+on_counts(void *arg, const GError *error, GPtrArray *counts)
+{
+	Ask *ask = arg;
+	const StoreResult result = {.error = error};
+	on_answer(ask, &result);
+	if (counts != NULL)
+		ask->counts = g_ptr_array_ref(counts);
+}
+
+static void
 start(Store *store, Ask *ask)
 {
 	ask->asking = true;
@@ -132,7 +118,9 @@ start(Store *store, Ask *ask)
 		store_update(store, ask->row, on_answer, ask);
 		break;
 	case JOB_CLAIM:
-		store_claim(store, ask->time, ask->limit, on_answer, ask);
+		store_claim(store, ask->time, ask->limit,
+			    ask->per_destination > 0 ? ask->per_destination : ask->limit, ask->busy,
+			    on_answer, ask);
 		break;
 	case JOB_LOAD:
 		store_load(store, ask->id, ask->with_blobs, on_answer, ask);
@@ -145,6 +133,15 @@ start(Store *store, Ask *ask)
 		break;
 	case JOB_COLLECT:
 		store_collect(store, ask->time, ask->limit, on_answer, ask);
+		break;
+	case JOB_ACT:
+		store_act(store, ask->id, ask->action, ask->text, on_answer, ask);
+		break;
+	case JOB_LIST:
+		store_list(store, &ask->filter, on_answer, ask);
+		break;
+	case JOB_COUNT:
+		store_count(store, ask->limit, on_counts, ask);
 		break;
 	case JOB_KINDS:
 		k_unreachable();
@@ -173,7 +170,13 @@ all_done(const Batch *batch)
 void
 ask_all(Fixture *f, Ask *asks, size_t n)
 {
-	Batch batch = {.store = f->store, .asks = asks, .n = n};
+	ask_store(f, f->store, asks, n);
+}
+
+void
+ask_store(Fixture *f, Store *store, Ask *asks, size_t n)
+{
+	Batch batch = {.store = store, .asks = asks, .n = n};
 	worker_post(f->worker, start_batch, &batch);
 	Deadline end = clock_after(WAIT_MAX);
 	do {
@@ -209,6 +212,13 @@ make_mail(const char *id, int64_t next_attempt, Blob *body)
 {
 	StoreRow *row = make_row(id, next_attempt);
 	store_row_add_blob(row, NULL, body);
+	return row;
+}
+
+StoreRow *
+leased(StoreRow *row)
+{
+	row->leased = true;
 	return row;
 }
 
@@ -268,4 +278,29 @@ pattern(size_t len)
 	for (size_t i = 0; i < len; i++)
 		bytes[i] = (char)(i * 131 + i / 257 + i / 65539);
 	return bytes;
+}
+
+StoreRow *
+load(Fixture *f, const char *id)
+{
+	g_auto(Ask) ask = {.kind = JOB_LOAD, .id = id};
+	ask_all(f, &ask, 1);
+	if (ask.code != OK)
+		fail_msg("%s", ask.message);
+	return g_ptr_array_steal_index(ask.rows, 0);
+}
+
+int
+act(Fixture *f, const char *id, StoreAction action, const char *reason)
+{
+	return ask_code(f, (Ask){.kind = JOB_ACT, .id = id, .action = action, .text = reason});
+}
+
+int
+give_back(Fixture *f, const char *id, int64_t next_attempt)
+{
+	StoreRow *row = make_row(id, next_attempt);
+	if (next_attempt == 0)
+		row->final_reason = g_strdup("done");
+	return ask_code(f, (Ask){.kind = JOB_UPDATE, .row = row});
 }

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
-/* A store in a directory of its own, and one worker that is turned by hand until its questions
- * are answered. */
+/* A store in a database of its own, and one worker that is turned by hand until its questions
+ * are answered.  What kind of database it is depends on the backend_*.c that is linked. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include <cmocka.h>
 
@@ -16,7 +17,7 @@
 #define OK        (-1) /* instead of a KErrorCode */
 
 typedef struct Fixture {
-	char *dir, *path, *url;
+	char *dir, *path, *url; /* `path`: SQLite only */
 	Workers *workers;
 	Worker *worker;
 	Store *store;
@@ -26,12 +27,31 @@ int set_up(void **state);
 int tear_down(void **state);
 #define STORE_TEST(fn) cmocka_unit_test_setup_teardown(fn, set_up, tear_down)
 
+/* ---- the backend ---- */
+
+/* Why it cannot be tested here, or NULL. */
+const char *backend_missing(void);
+int backend_group_set_up(void **state); /* before and after all tests of a program */
+int backend_group_tear_down(void **state);
+void backend_make_url(Fixture *f);
+/* Looks at or changes the database behind the store's back; the store is closed, or only reads are
+ * done.  The first value of the first row, 0 when there is none. */
+int64_t sql(const Fixture *f, const char *text);
+/* Every file in `dir` is gone after it. */
+void backend_remove(Fixture *f);
+
+/* Runs the tests, or says that they are skipped. */
+#define STORE_RUN(tests)                                                                           \
+	(backend_missing() != NULL                                                                 \
+		 ? (printf("1..0 # SKIP %s\n", backend_missing()), 0)                              \
+		 : cmocka_run_group_tests(tests, backend_group_set_up, backend_group_tear_down))
+
+/* ---- opening ---- */
+
+StoreConfig fixture_config(const Fixture *f);
 Store *try_open(const Fixture *f, unsigned queue_max, GError **ret_error);
 void open_store(Fixture *f);
 void reopen(Fixture *f);
-/* Looks at or changes the file behind the store's back; the store is closed, or only reads are
- * done. */
-int64_t sql(const Fixture *f, const char *text);
 
 /* ---- asking ---- */
 
@@ -41,7 +61,10 @@ typedef struct Ask {
 	StoreRow *row;
 	const char *id, *text;
 	int64_t time;
-	unsigned limit;
+	unsigned limit, per_destination; /* 0: as many as `limit` */
+	const GPtrArray *busy;
+	StoreFilter filter;
+	StoreAction action;
 	bool with_blobs;
 	/* the answer */
 	bool asking; /* inside the call */
@@ -51,6 +74,7 @@ typedef struct Ask {
 	GPtrArray *rows;
 	int64_t next_due;
 	GPtrArray *damaged;
+	GPtrArray *counts;
 } Ask;
 
 void ask_clear(Ask *ask);
@@ -65,6 +89,8 @@ typedef struct Batch {
 /* A WorkerFn for a Batch: asks everything in one go. */
 void start_batch(void *arg);
 bool all_done(const Batch *batch);
+/* Asks everything in one go of another store, waits for all answers. */
+void ask_store(Fixture *f, Store *store, Ask *asks, size_t n);
 /* Asks everything in one go, waits for all answers. */
 void ask_all(Fixture *f, Ask *asks, size_t n);
 /* The code of the answer; its other parts are dropped. */
@@ -72,9 +98,15 @@ int ask_code(Fixture *f, Ask ask);
 
 StoreRow *make_row(const char *id, int64_t next_attempt);
 StoreRow *make_mail(const char *id, int64_t next_attempt, Blob *body);
+StoreRow *leased(StoreRow *row);
 void insert(Fixture *f, StoreRow *row);
 /* "id id id" of what is due; damaged ones behind a '!'. */
 char *claim(Fixture *f, int64_t now, unsigned limit, int64_t *ret_next_due);
 void assert_claims(Fixture *f, int64_t now, const char *want);
 void assert_bytes(const Blob *blob, const char *want, size_t len);
 char *pattern(size_t len);
+/* Reads the row; the caller frees. */
+StoreRow *load(Fixture *f, const char *id);
+int act(Fixture *f, const char *id, StoreAction action, const char *reason);
+/* The code of giving it back with that time; 0: final. */
+int give_back(Fixture *f, const char *id, int64_t next_attempt);

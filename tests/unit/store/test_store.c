@@ -82,7 +82,7 @@ static void
 test_update(void **state)
 {
 	Fixture *f = *state;
-	insert(f, make_row("a", 100));
+	insert(f, leased(make_row("a", 100)));
 	StoreRow *row = make_row("a", 200);
 	row->responses = g_strdup("{}");
 	row->attempts = 7;
@@ -119,9 +119,7 @@ test_claim(void **state)
 	insert(f, make_row("b", 200));
 	insert(f, make_row("d", 400));
 	insert(f, make_row("z", 0)); /* its attempt died: due at once */
-	StoreRow *leased = make_row("leased", 100);
-	leased->leased = true;
-	insert(f, leased);
+	insert(f, leased(make_row("leased", 100)));
 	StoreRow *final = make_row("final", 100);
 	final->final_reason = g_strdup("x");
 	insert(f, final);
@@ -147,9 +145,7 @@ test_cancel(void **state)
 {
 	Fixture *f = *state;
 	insert(f, make_row("a", 100));
-	StoreRow *leased = make_row("leased", 100);
-	leased->leased = true;
-	insert(f, leased);
+	insert(f, leased(make_row("leased", 100)));
 	const char *why = "downstream cancelled";
 	assert_int_equal(ask_code(f, (Ask){.kind = JOB_CANCEL, .id = "a", .text = why}), OK);
 	assert_int_equal(ask_code(f, (Ask){.kind = JOB_CANCEL, .id = "a", .text = "again"}), OK);
@@ -309,6 +305,7 @@ test_collect(void **state)
 			store_row_add_blob(row, "own", own);
 		if (i < 2)
 			row->final_reason = g_strdup("done");
+		row->leased = i == 2;
 		insert(f, row);
 	}
 	int64_t now = clock_wall_sec();
@@ -403,7 +400,7 @@ test_failed_member(void **state)
 	g_autoptr(Blob) body = blob_new_bytes("body", 4);
 	Ask asks[] = {
 		{.kind = JOB_INSERT, .row = make_mail("large", 1, large)},
-		{.kind = JOB_INSERT, .row = make_row("a", 100)},
+		{.kind = JOB_INSERT, .row = leased(make_row("a", 100))},
 		{.kind = JOB_INSERT, .row = make_mail("a", 100, body)}, /* there already */
 		{.kind = JOB_UPDATE, .row = make_row("none", 100)},
 		{.kind = JOB_INSERT, .row = make_mail("b", 100, body)},
@@ -498,8 +495,8 @@ load_more(LoadWorker *load)
 		g_autoptr(Blob) own = blob_new_bytes(id, strlen(id));
 		if (n % 3 == 0)
 			store_insert(load->store,
-				     make_mail(id, 100, n % 2 == 0 ? own : load->shared), on_loaded,
-				     load);
+				     leased(make_mail(id, 100, n % 2 == 0 ? own : load->shared)),
+				     on_loaded, load);
 		else if (n % 3 == 1) /* in the order of asking: the row is there */
 			store_update(load->store, make_row(id, 200), on_loaded, load);
 		else
@@ -560,5 +557,5 @@ main(void)
 		STORE_TEST(test_failed_member),   STORE_TEST(test_queue_full),
 		STORE_TEST(test_many_workers),
 	};
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return STORE_RUN(tests);
 }

@@ -20,10 +20,9 @@ test_restart(void **state)
 {
 	Fixture *f = *state;
 	insert(f, make_row("waiting", 500));
-	StoreRow *leased = make_row("leased", 0);
-	leased->leased = true;
-	leased->attempts = 1;
-	insert(f, leased);
+	StoreRow *dying = leased(make_row("leased", 0));
+	dying->attempts = 1;
+	insert(f, dying);
 	StoreRow *final = make_row("final", 0);
 	final->leased = true;
 	final->final_reason = g_strdup("x");
@@ -134,7 +133,7 @@ test_file_mode(void **state)
 	assert_int_equal(stat(f->path, &info), 0);
 	assert_int_equal(info.st_mode & 0777, 0600);
 	assert_int_equal(sql(f, "PRAGMA auto_vacuum"), 2);
-	assert_int_equal(sql(f, "PRAGMA user_version"), 1);
+	assert_int_equal(sql(f, "PRAGMA user_version"), 2);
 	assert_int_equal(sql(f, "SELECT count(*) FROM pragma_journal_mode"
 				" WHERE journal_mode='wal'"),
 			 1);
@@ -146,9 +145,9 @@ test_foreign_files(void **state)
 	Fixture *f = *state;
 	store_close(f->store);
 	f->store = NULL;
+	sql(f, "PRAGMA user_version=3");
+	assert_refused(f, K_ERROR_CONFIG, "schema version 3, this program needs 2");
 	sql(f, "PRAGMA user_version=2");
-	assert_refused(f, K_ERROR_CONFIG, "schema version 2, this program needs 1");
-	sql(f, "PRAGMA user_version=1");
 	sql(f, "PRAGMA application_id=7");
 	assert_refused(f, K_ERROR_CONFIG, "belongs to something else");
 	assert_int_equal(g_unlink(f->path), 0);
@@ -169,6 +168,90 @@ test_foreign_files(void **state)
 	f->url = url;
 	g_autofree char *lock = g_strconcat(f->dir, ".lock", NULL);
 	(void)g_unlink(lock);
+}
+
+/* A file as version 1 left it, killed at work. */
+static const char VERSION_1[] =
+	"PRAGMA auto_vacuum=INCREMENTAL;"
+	"BEGIN IMMEDIATE;"
+	"CREATE TABLE tx ("
+	" n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, sender TEXT, tag TEXT, json TEXT,"
+	" builder TEXT, responses TEXT, mail_from TEXT, rcpt TEXT, creation INTEGER NOT NULL,"
+	" last_update INTEGER NOT NULL, next_attempt INTEGER NOT NULL, attempts INTEGER NOT NULL,"
+	" leased INTEGER NOT NULL, version INTEGER NOT NULL, final_reason TEXT,"
+	" body INTEGER, parked TEXT);"
+	"CREATE INDEX tx_due ON tx (leased, next_attempt)"
+	" WHERE final_reason IS NULL AND parked IS NULL;"
+	"CREATE INDEX tx_old ON tx (last_update) WHERE final_reason IS NOT NULL;"
+	"CREATE TABLE tx_blob ("
+	" tx INTEGER NOT NULL, seq INTEGER NOT NULL, name TEXT NOT NULL, blob INTEGER NOT NULL,"
+	" PRIMARY KEY (tx, seq)) WITHOUT ROWID;"
+	"CREATE TABLE blob ("
+	" id INTEGER PRIMARY KEY, len INTEGER NOT NULL, refs INTEGER NOT NULL, data BLOB);"
+	"CREATE TABLE chunk (blob INTEGER NOT NULL, off INTEGER NOT NULL, data BLOB NOT NULL);"
+	"CREATE UNIQUE INDEX chunk_at ON chunk (blob, off);"
+	"INSERT INTO blob VALUES (1, 4, 4, x'626f6479');"
+	"INSERT INTO tx VALUES"
+	" (1,'waiting','s',NULL,'{}',NULL,NULL,'a@b','X@One.example',10,11,100,2,0,7,NULL,1,NULL),"
+	" (2,'leased','s',NULL,'{}',NULL,NULL,'a@b','x@two.example',10,11,0,1,1,7,NULL,1,NULL),"
+	" (3,'parked','s',NULL,'{}',NULL,NULL,'a@b','x@two.example',10,11,50,1,0,7,NULL,1,'odd'),"
+	" (4,'final','s',NULL,'{}',NULL,'{}','a@b',NULL,10,11,0,1,0,7,'done',1,NULL);"
+	"PRAGMA application_id=1265595723;"
+	"PRAGMA user_version=1;"
+	"COMMIT;";
+
+static void
+write_version_1(const Fixture *f)
+{
+	sqlite3 *db = NULL;
+	assert_int_equal(g_unlink(f->path), 0);
+	assert_int_equal(sqlite3_open(f->path, &db), SQLITE_OK);
+	assert_int_equal(sqlite3_exec(db, VERSION_1, NULL, NULL, NULL), SQLITE_OK);
+	assert_int_equal(sqlite3_close(db), SQLITE_OK);
+}
+
+static void
+test_migrate(void **state)
+{
+	Fixture *f = *state;
+	for (int by_hand = 0; by_hand < 2; by_hand++) {
+		g_autoptr(GError) error = NULL;
+		store_close(f->store);
+		f->store = NULL;
+		write_version_1(f);
+		g_autofree char *before = NULL, *report = NULL;
+		assert_false(store_check(f->url, &before, NULL));
+		if (by_hand == 1 && !store_migrate(f->url, &error))
+			fail_msg("%s", error->message);
+		open_store(f); /* or by itself */
+		if (!store_check(f->url, &report, &error))
+			fail_msg("%s %s", report, error->message);
+		g_auto(Ask) ask = {.kind = JOB_CLAIM, .time = 100, .limit = 10};
+		ask_all(f, &ask, 1);
+		assert_int_equal(ask.rows->len, 2);
+		const StoreRow *first = g_ptr_array_index(ask.rows, 0);
+		const StoreRow *second = g_ptr_array_index(ask.rows, 1);
+		assert_string_equal(first->id, "leased");
+		assert_string_equal(second->id, "waiting");
+		assert_string_equal(second->destination, "one.example");
+		assert_int_equal(second->attempts, 2);
+		assert_int_equal(second->version, 7);
+		assert_bytes(((StoreBlob *)g_ptr_array_index(second->blobs, 0))->blob, "body", 4);
+		g_autoptr(StoreRow) parked = load(f, "parked");
+		assert_true(parked->held);
+		assert_string_equal(parked->held_reason, "odd");
+		g_autoptr(StoreRow) final = load(f, "final");
+		assert_string_equal(final->final_reason, "done");
+		assert_string_equal(final->destination, "");
+		assert_int_equal(act(f, "parked", STORE_RELEASE, NULL), OK);
+		assert_claims(f, 100, "parked");
+	}
+	store_close(f->store);
+	f->store = NULL;
+	sql(f, "PRAGMA user_version=3");
+	g_autoptr(GError) newer = NULL;
+	assert_false(store_migrate(f->url, &newer));
+	assert_true(g_error_matches(newer, K_ERROR, K_ERROR_CONFLICT));
 }
 
 static void
@@ -236,7 +319,7 @@ test_disk_full(void **state)
 	g_autofree char *data = pattern(2 * 1024 * 1024);
 	g_autoptr(Blob) large = blob_new_bytes(data, 2 * 1024 * 1024);
 	g_autoptr(Blob) small = blob_new_bytes(data, 1000);
-	insert(f, make_mail("before", 100, small));
+	insert(f, leased(make_mail("before", 100, small)));
 
 	/* The large one does not fit; those around it are stored, whatever group they were in. */
 	Ask asks[] = {
@@ -405,7 +488,8 @@ test_damaged_rows(void **state)
 	/* They are still there for whoever repairs them, also after collections. */
 	assert_int_equal(ask_code(f, (Ask){.kind = JOB_COLLECT, .time = INT64_MAX, .limit = 100}),
 			 OK);
-	assert_int_equal(sql(f, "SELECT count(*) FROM tx WHERE parked IS NOT NULL"), n);
+	assert_int_equal(sql(f, "SELECT count(*) FROM tx WHERE held=1 AND held_reason IS NOT NULL"),
+			 n);
 }
 
 /* Bodies that cannot be spilled now are no damage: the others flow, they stay due. */
@@ -468,6 +552,7 @@ main(void)
 		cmocka_unit_test(test_urls),      STORE_TEST(test_disk_full),
 		STORE_TEST(test_locked),          STORE_TEST(test_damaged_rows),
 		STORE_TEST(test_no_room_to_load), STORE_TEST(test_space),
+		STORE_TEST(test_migrate),
 	};
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return STORE_RUN(tests);
 }

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/* The administration routes, beside the Koukan dialect on the same listener:
+ *
+ *   GET  /admin/v1/transactions       ?state= from= to= destination= older_than= after= limit=
+ *   GET  /admin/v1/transactions/ID
+ *   POST /admin/v1/transactions/ID/retry | cancel | hold (?reason=) | release
+ *   GET  /admin/v1/queue              ?limit= (destinations)
+ *   GET  /healthz                     the process runs
+ *   GET  /readyz                      it takes work: 200, else 503
+ *
+ * There is no authentication, so all but the probes is served on loopback only, unless the
+ * configuration says otherwise, and never to a web page (requests with Origin).  Any worker. */
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "http/server.h"
+#include "service/router.h"
+
+typedef struct Admin {
+	Router *router;              /* NULL: probes only */
+	bool open;                   /* all routes, not the probes alone */
+	const atomic_bool *draining; /* the process stops */
+} Admin;
+
+/* False when the path is none of the above; then nothing has happened. */
+bool admin_handle(const Admin *admin, HttpRequest *request);

@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* How attempts and transactions end: retries, final reasons, notifications (behaviour spec 12.3 to
+ * 12.5). */
+#include "base/clock.h"
+#include "service/output_int.h"
+#include "service/row.h"
+
+/* ---- the log ---- */
+
+/* The answer that decided, for the log. */
+static const Response *
+deciding_response(const Tx *tx)
+{
+	if (response_err(tx->mail_response))
+		return tx->mail_response;
+	if (tx->data_response != NULL)
+		return tx->data_response;
+	return tx_rcpt_count(tx) > 0 ? tx_rcpt(tx, 0)->response : NULL;
+}
+
+void
+output_log_end(const Output *output, const char *event, const char *reason)
+{
+	const Tx *tx = output->tx;
+	const Response *response = deciding_response(tx);
+	/* An exploder's own transaction is told of by its session; its recipients tell the rest. */
+	LogLevel level = output_is_incremental(output) && output->origin == OUTPUT_FROM_PORT
+				 ? LOG_DEBUG
+				 : LOG_INFO;
+	log_at(level, &((LogCtx){.tx = tx->id}), event, LOG_S("sender", tx->sender_name),
+	       LOG_S("tag", tx->sender_tag), LOG_S("reason", reason),
+	       LOG_S("from", tx->mail_from != NULL ? tx->mail_from->addr : NULL),
+	       LOG_S("to", tx_rcpt_count(tx) > 0 ? tx_rcpt(tx, 0)->to->addr : NULL),
+	       LOG_I("rcpts", tx_rcpt_count(tx)),
+	       LOG_I("bytes", tx->body ? tx_body_len(tx->body) : 0),
+	       LOG_I("attempt", tx->attempt_count), LOG_I("code", response ? response->code : 0),
+	       LOG_S("text", response ? response->message : NULL),
+	       LOG_T("took", clock_mono() - output->started));
+}
+
+/* ---- ends ---- */
+
+void
+output_linger(Output *output)
+{
+	if (output->origin == OUTPUT_FROM_PORT) {
+		if (output->released && !output->dirty)
+			output_remove(output);
+		return;
+	}
+	timer_set(&output->timer, MAX(output->home->router->config->cache_ttl, USEC_PER_SEC));
+}
+
+Output *
+output_send_bounce(Output *output, BounceKind kind, RestDoneFn *done, void *arg)
+{
+	Router *router = output->home->router;
+	const char *daemon = router->config->mailer_daemon_mailbox;
+	g_autoptr(Tx) tx = bounce_new(output->tx, output->endpoint, daemon, output->creation, kind);
+	if (tx == NULL)
+		return NULL;
+	const SenderConf *sender = conf_model_sender(router->config->model, tx->sender_name,
+						     tx->sender_tag);
+	const EndpointConf *endpoint = sender != NULL && sender->output_chain != NULL
+					       ? router_config_endpoint(router->config,
+									sender->output_chain)
+					       : NULL;
+	if (endpoint == NULL) {
+		log_error(&((LogCtx){.tx = output->tx->id}), "bounce.no_sender",
+			  LOG_S("sender", tx->sender_name), LOG_S("tag", tx->sender_tag));
+		return NULL;
+	}
+	g_autofree char *id = ids_tx_new(worker_index(output->home->worker), router->host.entropy);
+	tx_set_id(tx, id);
+	/* A notification is tried as long as any message of that chain (B3). */
+	tx_enable_retry(tx, NULL);
+	log_info(&((LogCtx){.tx = output->tx->id}),
+		 kind == BOUNCE_DELAY ? "bounce.delay" : "bounce.sent", LOG_S("bounce", id),
+		 LOG_S("to", output->tx->mail_from->addr));
+	Output *bounce = output_new(output->home, tx, sender, endpoint, OUTPUT_FROM_QUEUE);
+	output_start(bounce, done, arg);
+	return bounce;
+}
+
+/* ---- a failure that its user makes ours afterwards (the exploder, answers of both kinds) ---- */
+
+static void
+late_bounce_done(void *arg, const RestVerdict *verdict)
+{
+	g_autoptr(Tx) tx = arg;
+	if (verdict->status == 200)
+		tx_set_durable(tx);
+	else
+		tx_refuse_durable(tx);
+}
+
+void
+output_take_over_failure(Output *output)
+{
+	Tx *tx = output->tx;
+	if (tx->mail_from != NULL && tx->mail_from->addr[0] == '\0') {
+		tx_set_durable(tx); /* nobody to tell (RFC 5321 4.5.5) */
+		return;
+	}
+	if (output_send_bounce(output, BOUNCE_FAILURE, late_bounce_done, tx_ref(tx)) == NULL) {
+		tx_unref(tx);
+		tx_refuse_durable(tx);
+	}
+}
+
+/* ---- the end ---- */
+
+void
+output_finish(Output *output, const char *reason)
+{
+	if (output->state == OUTPUT_DONE)
+		return;
+	if (reason != NULL)
+		tx_finish(output->tx, reason);
+	chain_free(g_steal_pointer(&output->chain));
+	output_set_state(output, OUTPUT_DONE);
+	timer_cancel(&output->timer);
+	output_log_end(output, "tx.end", reason != NULL ? reason : ROW_ONESHOT);
+	bool keep = output->origin == OUTPUT_FROM_REST && !output_is_incremental(output) &&
+		    tx_body_ready(output->tx);
+	if (output->row != ROW_NONE) {
+		output->owes_notice = reason != NULL;
+		output_settle(output);
+	} else {
+		if (reason != NULL)
+			output_send_bounce(output, BOUNCE_FAILURE, NULL, NULL);
+		if (keep)
+			output_insert(output);
+	}
+	output_linger(output);
+}
+
+RetryVerdict
+output_plan_retry(Output *output)
+{
+	return retry_next(&output->endpoint->retry, output->creation, clock_wall_sec(),
+			  output->tx->attempt_count, (double)ids_random_below(1000) / 1000,
+			  &output->next_attempt);
+}
+
+void
+output_end_temporary(Output *output)
+{
+	chain_free(g_steal_pointer(&output->chain));
+	if (output->cancel_by != 0) {
+		tx_cancel(output->tx);
+		output_finish(output, REASON_CANCELLED);
+		return;
+	}
+	if (output->tx->retry == NULL || !output->endpoint->has_retry) {
+		/* A port's user may still enable retries; over REST that was the one attempt. */
+		if (output->origin == OUTPUT_FROM_PORT && !output->released)
+			output_set_state(output, OUTPUT_WAITING);
+		else
+			output_finish(output, NULL);
+		return;
+	}
+	const int64_t this_attempt = output->next_attempt;
+	RetryVerdict verdict = output_plan_retry(output);
+	if (verdict != RETRY_AT) {
+		output_finish(output, retry_reason(verdict));
+		return;
+	}
+	output_log_end(output, "tx.retry", "temporary");
+	if (bounce_delay_is_due(output->endpoint, output->creation, this_attempt,
+				output->next_attempt))
+		output_send_bounce(output, BOUNCE_DELAY, NULL, NULL);
+	if (output->row == ROW_NONE) {
+		output_set_state(output, OUTPUT_WAITING);
+		output_arm_timer(output);
+		return;
+	}
+	output_set_state(output, OUTPUT_PARKED);
+	output_write(output);
+}
