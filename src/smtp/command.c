@@ -32,7 +32,7 @@ static const SmtpCommandRow rows[] = {
 	RUN(VRFY, REQUIRED, "Syntax: VRFY <address>", true),
 	RUN(HELP, OPTIONAL, "Syntax: HELP", true),
 	RUN(QUIT, NONE, "Syntax: QUIT", false),
-	REFUSE(STARTTLS, 454, "4.7.0", "TLS not available"),
+	RUN(STARTTLS, NONE, "Syntax: STARTTLS", true),
 	REFUSE(AUTH, 502, "5.5.1", "AUTH not available"),
 	/* The chunk that follows cannot be told from commands: nothing behind it may be executed.
 	 */

@@ -18,12 +18,15 @@ typedef enum Input {
 	INPUT_NONE,
 } Input;
 
+typedef enum CloseHow { CLOSE_SEND, CLOSE_NOW } CloseHow;
+
 static void command_timeout(SmtpSession *session);
 static void body_timeout(SmtpSession *session);
 static void mail_timeout(SmtpSession *session);
 static void rcpt_timeout(SmtpSession *session);
 static void data_timeout(SmtpSession *session);
 static void slow_timeout(SmtpSession *session);
+static void tls_timeout(SmtpSession *session);
 static void mail_answer(SmtpSession *session);
 static void rcpt_answer(SmtpSession *session);
 static void body_answer(SmtpSession *session);
@@ -42,13 +45,14 @@ typedef struct StateRow {
 	[SESSION_##state] = {#state, INPUT_##input, timeout, answer, to}
 
 static const StateRow states[SESSION_STATES] = {
-	ROW(HELLO, LINES, command_timeout, NULL, TO(READY) | TO(SLOW)),
-	ROW(READY, LINES, command_timeout, NULL, TO(READY) | TO(MAIL_WAIT) | TO(SLOW)),
+	ROW(TLS, NONE, tls_timeout, NULL, TO(HELLO)),
+	ROW(HELLO, LINES, command_timeout, NULL, TO(HELLO) | TO(TLS) | TO(READY) | TO(SLOW)),
+	ROW(READY, LINES, command_timeout, NULL, TO(TLS) | TO(READY) | TO(MAIL_WAIT) | TO(SLOW)),
 	ROW(MAIL_WAIT, HOLD, mail_timeout, mail_answer, TO(ENVELOPE) | TO(READY)),
 	ROW(ENVELOPE, LINES, command_timeout, NULL,
-	    TO(READY) | TO(RCPT_WAIT) | TO(BODY) | TO(SLOW)),
+	    TO(TLS) | TO(READY) | TO(RCPT_WAIT) | TO(BODY) | TO(SLOW)),
 	ROW(RCPT_WAIT, HOLD, rcpt_timeout, rcpt_answer, TO(ENVELOPE) | TO(GIVEN_UP)),
-	ROW(GIVEN_UP, LINES, command_timeout, NULL, TO(READY) | TO(SLOW)),
+	ROW(GIVEN_UP, LINES, command_timeout, NULL, TO(TLS) | TO(READY) | TO(SLOW)),
 	ROW(BODY, BODY, body_timeout, body_answer, TO(BODY_DROP) | TO(DATA_WAIT)),
 	ROW(BODY_DROP, BODY, body_timeout, NULL, TO(READY)),
 	ROW(DATA_WAIT, HOLD, data_timeout, data_answer, TO(READY)),
@@ -61,6 +65,8 @@ state_timeout(const SmtpSession *session)
 {
 	const SmtpServiceConf *conf = session->conf;
 	switch (session->state) {
+	case SESSION_TLS:
+		return conf->tls_timeout;
 	case SESSION_MAIL_WAIT:
 		return conf->mail_timeout;
 	case SESSION_RCPT_WAIT:
@@ -367,7 +373,36 @@ data_timeout(SmtpSession *session)
 	after_reply(session);
 }
 
+static void end_session(SmtpSession *session, const char *reason, CloseHow how);
+
+static void
+tls_timeout(SmtpSession *session)
+{
+	end_session(session, "timeout in TLS handshake", CLOSE_NOW);
+}
+
 /* ---- the connection ---- */
+
+void
+session_forget_peer(SmtpSession *session)
+{
+	session_drop_tx(session, "new session", NULL);
+	g_clear_pointer(&session->helo, g_free);
+	g_clear_pointer(&session->meta, json_decref);
+	session->esmtp = false;
+}
+
+void
+session_begin_dialogue(SmtpSession *session)
+{
+	session_set_state(session, SESSION_HELLO);
+	if (session->greeted)
+		return;
+	session->greeted = true;
+	g_autofree char *greeting = g_strdup_printf("%s %s", session->conf->hostname,
+						    session->conf->greeting);
+	session_reply(session, 220, NULL, greeting);
+}
 
 static void
 session_free(void *data)
@@ -394,8 +429,6 @@ unlink_session(SmtpSession *session)
 		session->next->prev = session->prev;
 	sessions->count--;
 }
-
-typedef enum CloseHow { CLOSE_SEND, CLOSE_NOW } CloseHow;
 
 static void
 end_session(SmtpSession *session, const char *reason, CloseHow how)
@@ -472,6 +505,10 @@ on_conn(void *arg, Conn *conn, ConnEvent event, const char *data, size_t len)
 		break;
 	case CONN_DATA:
 		return on_data(session, data, len);
+	case CONN_TLS_READY:
+		session_begin_dialogue(session);
+		after_reply(session);
+		break;
 	case CONN_EOF:
 		on_eof(session);
 		break;
@@ -496,6 +533,7 @@ smtp_service_conf_init(SmtpServiceConf *conf)
 		.hostname = "localhost",
 		.greeting = "ESMTP koukan smtp gateway",
 		.command_timeout = 300 * USEC_PER_SEC,
+		.tls_timeout = 60 * USEC_PER_SEC,
 		.data_idle_timeout = 180 * USEC_PER_SEC,
 		.data_total_timeout = 3600 * USEC_PER_SEC,
 		.mail_timeout = 10 * USEC_PER_SEC,
@@ -523,15 +561,35 @@ smtp_sessions_new(Worker *worker, const SmtpServiceConf *conf)
 	sessions->worker = worker;
 	sessions->conf = conf;
 	sessions->out = g_string_new(NULL);
-	sessions->ehlo = session_ehlo_text(conf);
+	sessions->tls = conf->tls != NULL ? tls_context_ref(conf->tls) : NULL;
 	return sessions;
+}
+
+static void
+forget_ehlo(SmtpSessions *sessions)
+{
+	for (size_t i = 0; i < SESSION_EHLO_VARIANTS; i++) {
+		if (sessions->ehlo[i] != NULL)
+			g_string_free(sessions->ehlo[i], TRUE);
+		sessions->ehlo[i] = NULL;
+	}
+}
+
+void
+smtp_sessions_set_tls(SmtpSessions *sessions, TlsContext *context)
+{
+	k_assert_on(sessions->worker);
+	TlsContext *old = sessions->tls;
+	sessions->tls = context != NULL ? tls_context_ref(context) : NULL;
+	tls_context_unref(old);
 }
 
 /* Turned away before there is a session. */
 static void
 refuse(SmtpSessions *sessions, SmtpSession *session, const char *text)
 {
-	session_reply(session, 421, "4.3.2", text);
+	if (!sessions->conf->tls_implicit) /* else nobody could read it */
+		session_reply(session, 421, "4.3.2", text);
 	conn_finish(session->conn, LINGER);
 	session->state = SESSION_CLOSED;
 	session->conn = NULL;
@@ -547,6 +605,7 @@ smtp_sessions_accept(SmtpSessions *sessions, int fd)
 	k_assert_on(sessions->worker);
 	session->sessions = sessions;
 	session->conf = conf;
+	session->state = SESSION_HELLO;
 	session->conn = conn_new_accepted(sessions->worker, fd, &options, on_conn, session);
 	if (sessions->draining) {
 		refuse(sessions, session, "Service closing transmission channel");
@@ -566,9 +625,10 @@ smtp_sessions_accept(SmtpSessions *sessions, int fd)
 		sessions->head->prev = session;
 	sessions->head = session;
 	sessions->count++;
-	g_autofree char *greeting = g_strdup_printf("%s %s", conf->hostname, conf->greeting);
-	session_reply(session, 220, NULL, greeting);
-	session_rearm(session);
+	if (conf->tls_implicit && sessions->tls != NULL)
+		session_enter_tls(session);
+	else
+		session_begin_dialogue(session);
 }
 
 void
@@ -596,6 +656,7 @@ smtp_sessions_free(SmtpSessions *sessions)
 	while (sessions->head != NULL)
 		end_session(sessions->head, "shutdown", CLOSE_NOW);
 	g_string_free(sessions->out, TRUE);
-	g_string_free(sessions->ehlo, TRUE);
+	forget_ehlo(sessions);
+	tls_context_unref(sessions->tls);
 	g_free(sessions);
 }

@@ -13,7 +13,11 @@
  * for 354 are message data when DATA is taken; when it is refused the session ends, because they
  * cannot be told from commands (RFC 2920 3.1).  A recipient whose answer does not come in time
  * gives up the whole transaction (450 to it and to all that follows), since it cannot be taken
- * back. Own worker only. */
+ * back.
+ *
+ * TLS: by STARTTLS (RFC 3207) or from the first byte (RFC 8314 3.3), with the same code behind it.
+ * Bytes that came in clear behind STARTTLS are dropped and what the session knew is forgotten.
+ * Own worker only. */
 #include <glib.h>
 #include <stdbool.h>
 
@@ -73,7 +77,9 @@ typedef struct SmtpServiceConf {
 	Usec data_timeout;        /* default 310 s */
 	SmtpSessionLimits limits;
 	BlobLimits body;
-	TlsContext *tls; /* STARTTLS; NULL: none (row ready) */
+	Usec tls_timeout;  /* of a handshake; default 60 s */
+	TlsContext *tls;   /* STARTTLS; NULL: none.  smtp_sessions_set_tls replaces it */
+	bool tls_implicit; /* the handshake comes first, and there is no STARTTLS */
 	/* Takes the transaction onward: starts a port on it. */
 	TxPort *(*take)(void *arg, Worker *worker, Tx *tx);
 	/* NULL: nothing is reported.  Must not touch the session. */
@@ -86,6 +92,9 @@ void smtp_service_conf_init(SmtpServiceConf *conf);
 
 typedef struct SmtpSessions SmtpSessions; /* those of one worker and service */
 SmtpSessions *smtp_sessions_new(Worker *worker, const SmtpServiceConf *conf);
+/* From now on for new handshakes; sessions under way keep theirs.  `context` (counted; NULL: no TLS
+ * any more) may be shared with other workers. */
+void smtp_sessions_set_tls(SmtpSessions *sessions, TlsContext *context);
 /* Takes an accepted descriptor and greets. */
 void smtp_sessions_accept(SmtpSessions *sessions, int fd);
 /* No new mail transactions: idle sessions get 421 and end, busy ones after their transaction. */

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 /* The inside of a server session: session.c has the states, the connection and the life of
- * transactions, session_cmd.c the commands, session_data.c the message.  Private to smtp/; own
- * worker only.
+ * transactions, session_cmd.c the commands, session_data.c the message, session_tls.c the way
+ * into TLS.  Private to smtp/; own worker only.
  *
+ *   TLS > HELLO     HELLO, READY, ENVELOPE, GIVEN_UP > TLS  (STARTTLS)
  *   HELLO > READY > MAIL_WAIT > ENVELOPE > RCPT_WAIT > ENVELOPE > BODY > DATA_WAIT > READY
  *           READY < MAIL_WAIT   (refused)  RCPT_WAIT > GIVEN_UP   BODY > BODY_DROP > READY
  *           READY < ENVELOPE, GIVEN_UP     (RSET, EHLO)
@@ -17,6 +18,7 @@
 #include "smtp/session.h"
 
 typedef enum SessionState {
+	SESSION_TLS,       /* handshake */
 	SESSION_HELLO,     /* no EHLO or HELO yet */
 	SESSION_READY,     /* no transaction */
 	SESSION_MAIL_WAIT, /* for the answer to MAIL */
@@ -31,6 +33,10 @@ typedef enum SessionState {
 	SESSION_STATES
 } SessionState;
 
+/* What the reply to EHLO depends on. */
+#define SESSION_EHLO_STARTTLS 1U
+#define SESSION_EHLO_VARIANTS 2U
+
 struct SmtpSession {
 	SmtpSessions *sessions;
 	SmtpSession *next, *prev;
@@ -40,6 +46,7 @@ struct SmtpSession {
 	SessionState after_slow; /* in SLOW: where to go on */
 	GString *held;           /* in SLOW: the reply; else NULL */
 	bool peer_closed;        /* its EOF came while input was held back */
+	bool greeted;            /* 220 was sent */
 	bool esmtp;
 	char *helo;
 	json_t *meta; /* smtp_meta of this greeting, shared by its transactions */
@@ -66,8 +73,9 @@ struct SmtpSessions {
 	SmtpSession *head;
 	unsigned count;
 	bool draining;
-	GString *out;  /* scratch for replies */
-	GString *ehlo; /* the reply to EHLO */
+	TlsContext *tls;                      /* counted; NULL: none */
+	GString *out;                         /* scratch for replies */
+	GString *ehlo[SESSION_EHLO_VARIANTS]; /* replies to EHLO, made when first wanted */
 };
 
 /* ---- session.c ---- */
@@ -86,13 +94,22 @@ void session_begin_tx(SmtpSession *session, Mailbox *from);
 void session_stop_tx(SmtpSession *session);
 /* The one end of every transaction. */
 void session_drop_tx(SmtpSession *session, const char *reason, const Response *answer);
+/* Forgets what the peer has said so far: as if it had just connected. */
+void session_forget_peer(SmtpSession *session);
+/* The greeting where there was none yet, and HELLO. */
+void session_begin_dialogue(SmtpSession *session);
 /* Looks whether the answer that the state waits for is there. */
 void session_check_tx(SmtpSession *session);
 
 /* ---- session_cmd.c ---- */
 void session_command(SmtpSession *session, const char *line, size_t len);
-/* The reply to EHLO of this service. */
-GString *session_ehlo_text(const SmtpServiceConf *conf);
+
+/* ---- session_tls.c ---- */
+/* STARTTLS may be used now. */
+bool session_offers_tls(const SmtpSession *session);
+void session_starttls(SmtpSession *session);
+/* Begins the handshake; the session knows nothing of its peer any more. */
+void session_enter_tls(SmtpSession *session);
 
 /* ---- session_data.c ---- */
 void session_begin_body(SmtpSession *session);
