@@ -28,6 +28,11 @@ on_event(void *arg, const SmtpServerEvent *event)
 	const GatewayService *service = arg;
 	const LogCtx ctx = {.session = event->session,
 			    .tx = event->tx != NULL ? event->tx->id : NULL};
+	if (event->kind == SMTP_SERVER_AUTH_FAILED) {
+		log_warn(&ctx, "smtp.auth_failed", LOG_S("peer", event->peer),
+			 LOG_S("user", event->auth_user), LOG_S("reason", event->reason));
+		return;
+	}
 	if (event->kind == SMTP_SERVER_SESSION) {
 		log_info(&ctx, "smtp.session", LOG_S("peer", event->peer),
 			 LOG_S("helo", event->helo), LOG_S("reason", event->reason),
@@ -38,7 +43,7 @@ on_event(void *arg, const SmtpServerEvent *event)
 	}
 	const Tx *tx = event->tx;
 	log_info(&ctx, "smtp.message", LOG_S("peer", event->peer), LOG_S("helo", event->helo),
-		 LOG_S("tag", service->yaml->tag),
+		 LOG_S("user", event->auth_user), LOG_S("tag", service->yaml->tag),
 		 LOG_S("from", tx->mail_from != NULL ? tx->mail_from->addr : NULL),
 		 LOG_S("to", tx_rcpt_count(tx) > 0 ? tx_rcpt(tx, 0)->to->addr : NULL),
 		 LOG_I("rcpts", tx_rcpt_count(tx)), LOG_I("bytes", event->bytes),
@@ -75,6 +80,9 @@ gateway_service_init(Gateway *gateway, GatewayService *service, const SmtpServic
 	conf->on_event = on_event;
 	conf->arg = service;
 	conf->tls_implicit = yaml->smtps && has_tls(service);
+	conf->pool = gateway->pool;
+	conf->auth_clear_loopback = yaml->auth_clear_loopback;
+	conf->require_auth = yaml->require_auth;
 	unsigned workers = workers_count(gateway->workers);
 	service->sessions = g_new0(SmtpSessions *, workers);
 	for (unsigned i = 0; i < workers; i++)
@@ -89,14 +97,18 @@ typedef struct Fresh {
 	GatewayService *service;
 	unsigned worker;
 	TlsContext *tls;
+	SmtpSecrets *secrets;
 } Fresh;
 
 static void
 take_fresh(void *arg)
 {
 	Fresh *fresh = arg;
-	smtp_sessions_set_tls(fresh->service->sessions[fresh->worker], fresh->tls);
+	SmtpSessions *sessions = fresh->service->sessions[fresh->worker];
+	smtp_sessions_set_tls(sessions, fresh->tls);
+	smtp_sessions_set_secrets(sessions, fresh->secrets);
 	tls_context_unref(fresh->tls);
+	smtp_secrets_unref(fresh->secrets);
 	g_free(fresh);
 }
 
@@ -110,11 +122,20 @@ gateway_service_load(GatewayService *service, GError **ret_error)
 		if (tls == NULL)
 			return false;
 	}
+	g_autoptr(SmtpSecrets) secrets = NULL;
+	if (service->yaml->auth_secrets != NULL) {
+		secrets = smtp_secrets_load(service->yaml->auth_secrets, ret_error);
+		if (secrets == NULL) {
+			g_prefix_error(ret_error, "auth_secrets: ");
+			return false;
+		}
+	}
 	for (unsigned i = 0; i < workers_count(workers); i++) {
 		Fresh *fresh = g_new0(Fresh, 1);
 		fresh->service = service;
 		fresh->worker = i;
 		fresh->tls = tls != NULL ? tls_context_ref(tls) : NULL;
+		fresh->secrets = secrets != NULL ? smtp_secrets_ref(secrets) : NULL;
 		worker_post(workers_get(workers, i), take_fresh, fresh);
 	}
 	return true;

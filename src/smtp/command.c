@@ -33,7 +33,7 @@ static const SmtpCommandRow rows[] = {
 	RUN(HELP, OPTIONAL, "Syntax: HELP", true),
 	RUN(QUIT, NONE, "Syntax: QUIT", false),
 	RUN(STARTTLS, NONE, "Syntax: STARTTLS", true),
-	REFUSE(AUTH, 502, "5.5.1", "AUTH not available"),
+	RUN(AUTH, OPTIONAL, "Syntax: AUTH mechanism [initial-response]", true),
 	/* The chunk that follows cannot be told from commands: nothing behind it may be executed.
 	 */
 	CLOSE(BDAT, 502, "5.5.1", "BDAT not implemented"),
