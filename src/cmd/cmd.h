@@ -11,3 +11,4 @@ int cmd_sink(int argc, char **argv);
 int cmd_send(int argc, char **argv);
 int cmd_receiver(int argc, char **argv);
 int cmd_config(int argc, char **argv);
+int cmd_secret(int argc, char **argv);
