@@ -22,6 +22,7 @@ static const struct {
 	{"config", cmd_config, "check configuration files; print the reference"},
 	{"queue", cmd_queue, "look into the queue of a running router, and act on it"},
 	{"store", cmd_store, "create, migrate or check the database"},
+	{"secret", cmd_secret, "make a password and its hash for SMTP AUTH"},
 };
 
 static void

@@ -13,3 +13,4 @@ int cmd_receiver(int argc, char **argv);
 int cmd_config(int argc, char **argv);
 int cmd_queue(int argc, char **argv);
 int cmd_store(int argc, char **argv);
+int cmd_secret(int argc, char **argv);

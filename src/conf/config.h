@@ -104,6 +104,15 @@ typedef struct SmtpServiceYaml { /* smtp_listener.services[] */
 	Usec rcpt_timeout, data_timeout;
 	bool enable_bdat;
 	int64_t chunk_size;
+	/* keys of our own */
+	bool require_auth, auth_clear_loopback;
+	int64_t auth_failures_per_hour; /* per client address; 0: no limit */
+	GPtrArray *proxy_protocol_from; /* char*, networks; empty: loopback */
+	GPtrArray *xclient_from;        /* char*, networks; empty: nobody */
+	int bare_newline;               /* 0 reject, 1 normalize */
+	bool binarymime, dsn, announce_limits;
+	int64_t connections_max, connections_per_client; /* 0: no limit */
+	int64_t connections_per_minute, messages_per_minute, recipients_per_minute; /* per client */
 } SmtpServiceYaml;
 
 typedef struct RestOutputConf { /* rest_output[] */

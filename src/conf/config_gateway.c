@@ -139,6 +139,8 @@ static const ConfKey smtp_listener_keys[] = {
 	{0},
 };
 
+static const char *const bare_newline_names[] = {"reject", "normalize", NULL};
+
 #define AT(member) .offset = CONF_KEY(SmtpServiceYaml, member)
 static const ConfKey service_keys[] = {
 	{.name = "addr",
@@ -170,7 +172,8 @@ static const ConfKey service_keys[] = {
 	{.name = "auth_secrets",
 	 .type = CONF_STRING,
 	 AT(auth_secrets),
-	 .doc = "JSON file of users and the SHA-256 of their passwords; offers AUTH under TLS."},
+	 .doc = "JSON file of users and hashes of their passwords (`koukan secret`); offers AUTH "
+		"under TLS.  Read again on SIGHUP, as `cert` and `key` are."},
 	{.name = "proxy_protocol_timeout",
 	 .type = CONF_SECONDS,
 	 AT(proxy_protocol_timeout),
@@ -200,6 +203,73 @@ static const ConfKey service_keys[] = {
 	 AT(chunk_size),
 	 .max = 1024.0 * 1024 * 1024,
 	 .doc = "Bytes handed on at a time; 0: as they come."},
+	{.name = "require_auth",
+	 .type = CONF_BOOL,
+	 AT(require_auth),
+	 .doc = "Refuse MAIL before AUTH (530 5.7.0)."},
+	{.name = "auth_clear_loopback",
+	 .type = CONF_BOOL,
+	 AT(auth_clear_loopback),
+	 .doc = "Clients on this machine may use AUTH without TLS."},
+	{.name = "auth_failures_per_hour",
+	 .type = CONF_INT,
+	 AT(auth_failures_per_hour),
+	 .def = "100",
+	 .max = 1000000,
+	 .doc = "Wrong passwords an hour from one client address before AUTH is refused; 0: any."},
+	{.name = "proxy_protocol_from",
+	 .type = CONF_STRINGS,
+	 AT(proxy_protocol_from),
+	 .doc = "Networks whose PROXY header is believed; others are cut off.  Default: loopback."},
+	{.name = "xclient_from",
+	 .type = CONF_STRINGS,
+	 AT(xclient_from),
+	 .doc = "Networks that may use XCLIENT.  Default: nobody."},
+	{.name = "bare_newline",
+	 .type = CONF_ENUM,
+	 AT(bare_newline),
+	 .def = "reject",
+	 .names = bare_newline_names,
+	 .doc = "What happens to a message with a CR or LF that is not part of a CRLF: 550, or each "
+		"becomes CRLF."},
+	{.name = "binarymime",
+	 .type = CONF_BOOL,
+	 AT(binarymime),
+	 .doc = "Offer BINARYMIME (RFC 3030) beside CHUNKING.  Only where the next hop takes it, "
+		"too."},
+	{.name = "dsn",
+	 .type = CONF_BOOL,
+	 AT(dsn),
+	 .doc = "Offer DSN (RFC 3461); the parameters go on with the mail."},
+	{.name = "announce_limits",
+	 .type = CONF_BOOL,
+	 AT(announce_limits),
+	 .doc = "Offer LIMITS (RFC 9422)."},
+	{.name = "connections_max",
+	 .type = CONF_INT,
+	 AT(connections_max),
+	 .max = 1000000,
+	 .doc = "Connections to this port at the same time; 0: no limit."},
+	{.name = "connections_per_client",
+	 .type = CONF_INT,
+	 AT(connections_per_client),
+	 .max = 1000000,
+	 .doc = "The same from one address (IPv6: one /64)."},
+	{.name = "connections_per_minute",
+	 .type = CONF_INT,
+	 AT(connections_per_minute),
+	 .max = 1000000,
+	 .doc = "New connections a minute from one address; 0: no limit."},
+	{.name = "messages_per_minute",
+	 .type = CONF_INT,
+	 AT(messages_per_minute),
+	 .max = 1000000,
+	 .doc = "MAIL commands a minute from one address; 0: no limit."},
+	{.name = "recipients_per_minute",
+	 .type = CONF_INT,
+	 AT(recipients_per_minute),
+	 .max = 1000000,
+	 .doc = "RCPT commands a minute from one address; 0: no limit."},
 	{0},
 };
 #undef AT
@@ -349,14 +419,36 @@ check_service_tls(GatewayLoader *loader, const SmtpServiceYaml *service, const Y
 	if (service->smtps && !tls)
 		conf_warning(loader->report, config_place(map, "smtps"),
 			     "'smtps' without 'cert' and 'key': port %u speaks plain SMTP", port);
-	if (service->smtps && service->proxy_protocol_timeout > 0)
-		conf_error(loader->report, config_place(map, "proxy_protocol_timeout"),
-			   "'proxy_protocol_timeout' and 'smtps' exclude each other");
-	if (service->auth_secrets != NULL && !tls)
+	if (service->auth_secrets != NULL && !tls && !service->auth_clear_loopback)
 		conf_warning(loader->report, config_place(map, "auth_secrets"),
 			     "'auth_secrets' without 'cert' and 'key': AUTH is offered only under "
 			     "TLS, so never on port %u",
 			     port);
+}
+
+static void
+check_networks(GatewayLoader *loader, const GPtrArray *list, const YamlNode *map, const char *key)
+{
+	for (guint i = 0; list != NULL && i < list->len; i++) {
+		NetCidr cidr;
+		const char *text = g_ptr_array_index(list, i);
+		if (!net_cidr_parse(text, &cidr))
+			conf_error(loader->report, config_place(map, key),
+				   "'%s': '%s' is no network", key, text);
+	}
+}
+
+static void
+check_service_own(GatewayLoader *loader, const SmtpServiceYaml *service, const YamlNode *map)
+{
+	check_networks(loader, service->proxy_protocol_from, map, "proxy_protocol_from");
+	check_networks(loader, service->xclient_from, map, "xclient_from");
+	if (service->require_auth && service->auth_secrets == NULL)
+		conf_error(loader->report, config_place(map, "require_auth"),
+			   "'require_auth' without 'auth_secrets': nobody could send");
+	if (service->binarymime && !service->enable_bdat)
+		conf_error(loader->report, config_place(map, "binarymime"),
+			   "'binarymime' needs 'enable_bdat'");
 }
 
 static void
@@ -375,6 +467,7 @@ read_services(GatewayLoader *loader)
 		note_addr(loader, service->addr, config_place(map, "addr"));
 		check_service_output(loader, service, map);
 		check_service_tls(loader, service, map);
+		check_service_own(loader, service, map);
 	}
 }
 

@@ -5,23 +5,7 @@
 #include "base/text.h"
 #include "service/gateway_int.h"
 
-/* ---- SMTP in ---- */
-
-static TxPort *
-take(void *arg, Worker *worker, Tx *tx)
-{
-	GatewayService *service = arg;
-	TxPorts *ports = service->gateway->ports[worker_index(worker)];
-	const RestOutputConf *output = service->output;
-	const TxPortOptions options = {.rcpt_timeout = output->rcpt_timeout,
-				       .data_timeout = output->data_timeout,
-				       .chunk_size = (size_t)output->chunk_size,
-				       .verify = output->verify};
-	TxPort *port = ports->open_url(ports, output->endpoint, tx, &options);
-	if (!text_equal_nocase(port->ops->name, "remote"))
-		return port;
-	return keepalive_start(worker, tx, port, output->refresh_interval);
-}
+/* ---- SMTP in: listening ---- */
 
 static void
 on_accept(void *arg, Worker *worker, int fd, const NetAddr *peer)
@@ -31,68 +15,15 @@ on_accept(void *arg, Worker *worker, int fd, const NetAddr *peer)
 	smtp_sessions_accept(service->sessions[worker_index(worker)], fd);
 }
 
-/* A line for each mail transaction and each session. */
-static void
-on_event(void *arg, const SmtpServerEvent *event)
-{
-	const GatewayService *service = arg;
-	const LogCtx ctx = {.session = event->session,
-			    .tx = event->tx != NULL ? event->tx->id : NULL};
-	if (event->kind == SMTP_SERVER_SESSION) {
-		log_info(&ctx, "smtp.session", LOG_S("peer", event->peer),
-			 LOG_S("helo", event->helo), LOG_S("reason", event->reason),
-			 LOG_I("accepted", event->accepted),
-			 LOG_I("transactions", event->transactions), LOG_I("errors", event->errors),
-			 LOG_T("took", event->duration));
-		return;
-	}
-	const Tx *tx = event->tx;
-	log_info(&ctx, "smtp.message", LOG_S("peer", event->peer), LOG_S("helo", event->helo),
-		 LOG_S("tag", service->yaml->tag),
-		 LOG_S("from", tx->mail_from != NULL ? tx->mail_from->addr : NULL),
-		 LOG_S("to", tx_rcpt_count(tx) > 0 ? tx_rcpt(tx, 0)->to->addr : NULL),
-		 LOG_I("rcpts", tx_rcpt_count(tx)), LOG_I("bytes", event->bytes),
-		 LOG_S("reason", event->reason), LOG_I("code", event->code),
-		 LOG_S("text", event->text), LOG_T("took", event->duration));
-}
-
-static void
-service_init(Gateway *gateway, GatewayService *service, const SmtpServiceYaml *yaml)
-{
-	const KoukanConf *own = &gateway->config->koukan;
-	service->gateway = gateway;
-	service->yaml = yaml;
-	service->output = gateway_config_output(gateway->config, yaml->endpoint);
-	k_assert_for(service->output != NULL, yaml->endpoint); /* checked at load */
-	SmtpServiceConf *conf = &service->conf;
-	smtp_service_conf_init(conf);
-	conf->hostname = gateway->hostname;
-	conf->sender = yaml->sender;
-	conf->tag = yaml->tag;
-	conf->rcpt_timeout = yaml->rcpt_timeout;
-	conf->data_timeout = yaml->data_timeout;
-	conf->limits.message_max = (uint64_t)own->message_max;
-	conf->limits.rcpt_max = (unsigned)own->rcpt_max;
-	conf->body = gateway->host.blobs;
-	conf->body.size_max = 0; /* counted by the session, which answers 552 */
-	conf->take = take;
-	conf->on_event = on_event;
-	conf->arg = service;
-	unsigned workers = workers_count(gateway->workers);
-	service->sessions = g_new0(SmtpSessions *, workers);
-	for (unsigned i = 0; i < workers; i++)
-		service->sessions[i] = smtp_sessions_new(workers_get(gateway->workers, i),
-							 &service->conf);
-}
-
 bool
 gateway_listen(Gateway *gateway, GError **ret_error)
 {
 	for (unsigned i = 0; i < gateway_services(gateway); i++) {
 		GatewayService *service = &gateway->services[i];
 		const HostPort *addr = service->yaml->addr;
-		service->listener = listener_open(gateway->workers, addr->host, addr->port,
-						  on_accept, service, ret_error);
+		if (gateway_service_load(service, ret_error))
+			service->listener = listener_open(gateway->workers, addr->host, addr->port,
+							  on_accept, service, ret_error);
 		if (service->listener == NULL) {
 			g_prefix_error(ret_error, "smtp_listener %s/%s: ", service->yaml->endpoint,
 				       service->yaml->tag);
@@ -179,6 +110,7 @@ gateway_new(const GatewayOptions *options)
 	gateway->config = gateway_config_ref(options->config);
 	gateway->workers = options->workers;
 	gateway->ports = options->ports;
+	gateway->pool = options->pool;
 	gateway->hostname = g_strdup(options->hostname);
 	gateway->host.blobs = options->blobs;
 	gateway->host.entropy = (unsigned)gateway->config->rest.rest_id_entropy;
@@ -198,8 +130,8 @@ gateway_new(const GatewayOptions *options)
 	}
 	gateway->services = g_new0(GatewayService, gateway->config->services->len + 1);
 	for (guint i = 0; i < gateway->config->services->len; i++)
-		service_init(gateway, &gateway->services[i],
-			     g_ptr_array_index(gateway->config->services, i));
+		gateway_service_init(gateway, &gateway->services[i],
+				     g_ptr_array_index(gateway->config->services, i));
 	return gateway;
 }
 
@@ -211,22 +143,13 @@ gateway_set_uris(Gateway *gateway, const char *session_uri)
 	gateway->host.uris = (TxUris){gateway->session_uri, gateway->session_uri};
 }
 
-static void
-service_clear(Gateway *gateway, GatewayService *service)
-{
-	listener_free(service->listener);
-	for (unsigned i = 0; i < workers_count(gateway->workers); i++)
-		smtp_sessions_free(service->sessions[i]);
-	g_free(service->sessions);
-}
-
 void
 gateway_free(Gateway *gateway)
 {
 	if (gateway == NULL)
 		return;
 	for (unsigned i = 0; i < gateway_services(gateway); i++)
-		service_clear(gateway, &gateway->services[i]);
+		gateway_service_clear(&gateway->services[i]);
 	for (unsigned i = 0; i < workers_count(gateway->workers); i++) {
 		gateway_rest_clear(&gateway->homes[i]);
 		smtp_client_pool_free(gateway->homes[i].pool);

@@ -9,6 +9,7 @@
 #include <stdbool.h>
 
 #include "conf/config.h"
+#include "loop/pool.h"
 #include "rest/host.h"
 #include "tx/port.h"
 
@@ -18,6 +19,7 @@ typedef struct GatewayOptions {
 	GatewayConfig *config; /* counted */
 	Workers *workers;
 	TxPorts *const *ports; /* one per worker, borrowed; outlive the gateway */
+	Pool *pool;            /* for slow password hashes; borrowed */
 	const char *hostname;  /* in greetings; copied */
 	BlobLimits blobs;
 	TxUris uris; /* copied; gateway_set_uris */
@@ -27,6 +29,9 @@ Gateway *gateway_new(const GatewayOptions *options);
 void gateway_set_uris(Gateway *gateway, const char *session_uri);
 /* Opens the SMTP listeners.  Errors name the service. */
 K_MUST_CHECK bool gateway_listen(Gateway *gateway, GError **ret_error);
+/* Reads certificates and secrets again (SIGHUP); what cannot be read stays as it was, with a line
+ * in the log.  Sessions go on.  By main. */
+void gateway_reload(Gateway *gateway);
 /* How many SMTP services there are, and where the i-th really listens. */
 unsigned gateway_services(const Gateway *gateway);
 uint16_t gateway_service_port(const Gateway *gateway, unsigned index);

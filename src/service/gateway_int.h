@@ -15,7 +15,8 @@ typedef struct GatewayService {
 	const RestOutputConf *output;
 	SmtpServiceConf conf;
 	Listener *listener;
-	SmtpSessions **sessions; /* one per worker */
+	SmtpSessions **sessions;     /* one per worker */
+	NetCidr *proxies, *xclients; /* of yaml's lists; owned */
 } GatewayService;
 
 /* The gateway's part of one worker. */
@@ -33,6 +34,7 @@ struct Gateway {
 	GatewayConfig *config;
 	Workers *workers;
 	TxPorts *const *ports;
+	Pool *pool;
 	char *hostname, *session_uri;
 	GatewayHome *homes;       /* one per worker */
 	SmtpOutputConf *outputs;  /* one per config->hosts */
@@ -47,6 +49,12 @@ gateway_home(Gateway *gateway, const Worker *worker)
 }
 /* NULL: no such tag. */
 const SmtpOutputConf *gateway_output(const Gateway *gateway, const char *tag);
+
+/* gateway_smtp.c */
+void gateway_service_init(Gateway *gateway, GatewayService *service, const SmtpServiceYaml *yaml);
+/* At start: errors are for the operator. */
+K_MUST_CHECK bool gateway_service_load(GatewayService *service, GError **ret_error);
+void gateway_service_clear(GatewayService *service);
 
 /* gateway_rest.c */
 void gateway_rest_init(Gateway *gateway);

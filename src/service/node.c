@@ -197,6 +197,7 @@ open_gateway(Node *node)
 	const GatewayOptions options = {.config = node->gateway_config,
 					.workers = node->workers,
 					.ports = node->ports,
+					.pool = node->pool,
 					.hostname = node->hostname,
 					.blobs = blob_limits(&node->gateway_config->koukan),
 					.uris = {"", ""}};
@@ -407,6 +408,8 @@ node_run(Node *node)
 	int got;
 	do {
 		got = sigwaitinfo(&signals, NULL);
+		if (got == SIGHUP && node->gateway != NULL)
+			gateway_reload(node->gateway);
 	} while (got == SIGHUP || (got < 0 && errno == EINTR));
 	log_info(NULL, "server.stopping", LOG_I("signal", got));
 	drain(node);

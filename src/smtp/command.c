@@ -32,8 +32,8 @@ static const SmtpCommandRow rows[] = {
 	RUN(VRFY, REQUIRED, "Syntax: VRFY <address>", true),
 	RUN(HELP, OPTIONAL, "Syntax: HELP", true),
 	RUN(QUIT, NONE, "Syntax: QUIT", false),
-	REFUSE(STARTTLS, 454, "4.7.0", "TLS not available"),
-	REFUSE(AUTH, 502, "5.5.1", "AUTH not available"),
+	RUN(STARTTLS, NONE, "Syntax: STARTTLS", true),
+	RUN(AUTH, OPTIONAL, "Syntax: AUTH mechanism [initial-response]", true),
 	/* The chunk that follows cannot be told from commands: nothing behind it may be executed.
 	 */
 	CLOSE(BDAT, 502, "5.5.1", "BDAT not implemented"),

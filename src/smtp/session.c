@@ -18,12 +18,15 @@ typedef enum Input {
 	INPUT_NONE,
 } Input;
 
+typedef enum CloseHow { CLOSE_SEND, CLOSE_NOW } CloseHow;
+
 static void command_timeout(SmtpSession *session);
 static void body_timeout(SmtpSession *session);
 static void mail_timeout(SmtpSession *session);
 static void rcpt_timeout(SmtpSession *session);
 static void data_timeout(SmtpSession *session);
 static void slow_timeout(SmtpSession *session);
+static void tls_timeout(SmtpSession *session);
 static void mail_answer(SmtpSession *session);
 static void rcpt_answer(SmtpSession *session);
 static void body_answer(SmtpSession *session);
@@ -42,13 +45,17 @@ typedef struct StateRow {
 	[SESSION_##state] = {#state, INPUT_##input, timeout, answer, to}
 
 static const StateRow states[SESSION_STATES] = {
-	ROW(HELLO, LINES, command_timeout, NULL, TO(READY) | TO(SLOW)),
-	ROW(READY, LINES, command_timeout, NULL, TO(READY) | TO(MAIL_WAIT) | TO(SLOW)),
+	ROW(TLS, NONE, tls_timeout, NULL, TO(HELLO)),
+	ROW(HELLO, LINES, command_timeout, NULL, TO(HELLO) | TO(TLS) | TO(READY) | TO(SLOW)),
+	ROW(READY, LINES, command_timeout, NULL,
+	    TO(TLS) | TO(READY) | TO(AUTH) | TO(AUTH_WAIT) | TO(MAIL_WAIT) | TO(SLOW)),
+	ROW(AUTH, LINES, command_timeout, NULL, TO(READY) | TO(AUTH_WAIT)),
+	ROW(AUTH_WAIT, HOLD, session_auth_timeout, NULL, TO(READY)),
 	ROW(MAIL_WAIT, HOLD, mail_timeout, mail_answer, TO(ENVELOPE) | TO(READY)),
 	ROW(ENVELOPE, LINES, command_timeout, NULL,
-	    TO(READY) | TO(RCPT_WAIT) | TO(BODY) | TO(SLOW)),
+	    TO(TLS) | TO(READY) | TO(RCPT_WAIT) | TO(BODY) | TO(SLOW)),
 	ROW(RCPT_WAIT, HOLD, rcpt_timeout, rcpt_answer, TO(ENVELOPE) | TO(GIVEN_UP)),
-	ROW(GIVEN_UP, LINES, command_timeout, NULL, TO(READY) | TO(SLOW)),
+	ROW(GIVEN_UP, LINES, command_timeout, NULL, TO(TLS) | TO(READY) | TO(SLOW)),
 	ROW(BODY, BODY, body_timeout, body_answer, TO(BODY_DROP) | TO(DATA_WAIT)),
 	ROW(BODY_DROP, BODY, body_timeout, NULL, TO(READY)),
 	ROW(DATA_WAIT, HOLD, data_timeout, data_answer, TO(READY)),
@@ -61,6 +68,8 @@ state_timeout(const SmtpSession *session)
 {
 	const SmtpServiceConf *conf = session->conf;
 	switch (session->state) {
+	case SESSION_TLS:
+		return conf->tls_timeout;
 	case SESSION_MAIL_WAIT:
 		return conf->mail_timeout;
 	case SESSION_RCPT_WAIT:
@@ -71,7 +80,9 @@ state_timeout(const SmtpSession *session)
 	case SESSION_BODY_DROP:
 		return session->peer_closed ? CLOSED_INPUT : conf->data_idle_timeout;
 	case SESSION_SLOW:
-		return conf->limits.error_delay;
+		return session->slow_delay;
+	case SESSION_AUTH_WAIT:
+		return conf->auth_timeout;
 	default:
 		return session->peer_closed ? CLOSED_INPUT : conf->command_timeout;
 	}
@@ -153,11 +164,20 @@ session_error(SmtpSession *session, int code, const char *status, const char *te
 	} else if (session->errors <= limits->error_slow || limits->error_delay <= 0) {
 		session_reply(session, code, status, text);
 	} else {
-		session->held = g_string_new(NULL);
-		format_reply(session, session->held, code, status, text);
-		session->after_slow = session->state;
-		session_set_state(session, SESSION_SLOW);
+		session_reply_late(session, limits->error_delay, code, status, text, NULL);
 	}
+}
+
+void
+session_reply_late(SmtpSession *session, Usec delay, int code, const char *status, const char *text,
+		   const char *close)
+{
+	session->held = g_string_new(NULL);
+	format_reply(session, session->held, code, status, text);
+	session->after_slow = session->state;
+	session->slow_delay = delay;
+	session->slow_close = close;
+	session_set_state(session, SESSION_SLOW);
 }
 
 static void
@@ -167,6 +187,10 @@ slow_timeout(SmtpSession *session)
 	g_string_free(session->held, TRUE);
 	session->held = NULL;
 	session_set_state(session, session->after_slow);
+	if (session->slow_close != NULL)
+		session_close(session, session->slow_close);
+	else
+		session_after_reply(session);
 }
 
 /* ---- the transaction ---- */
@@ -178,8 +202,8 @@ on_tx(void *arg, Tx *tx)
 	session_check_tx(arg);
 }
 
-static void
-after_reply(SmtpSession *session)
+void
+session_after_reply(SmtpSession *session)
 {
 	if (states[session->state].input != INPUT_LINES)
 		return;
@@ -199,7 +223,7 @@ session_check_tx(SmtpSession *session)
 		return;
 	row->on_answer(session);
 	if (session->state != SESSION_CLOSED)
-		after_reply(session);
+		session_after_reply(session);
 }
 
 void
@@ -212,6 +236,7 @@ session_begin_tx(SmtpSession *session, Mailbox *from)
 	session->tx = tx_new(worker_defers(worker));
 	(void)tx_set_hosts(session->tx, session->remote, session->local);
 	(void)tx_set_smtp_meta(session->tx, session->meta);
+	(void)tx_set_auth_user(session->tx, session->auth_user);
 	if (conf->sender != NULL)
 		(void)tx_set_sender(session->tx, conf->sender, conf->tag);
 	(void)tx_set_mail_from(session->tx, from);
@@ -231,11 +256,13 @@ session_stop_tx(SmtpSession *session)
 	g_clear_pointer(&session->blob, blob_unref);
 }
 
-static void
-report(const SmtpSession *session, SmtpServerEvent *event)
+void
+session_report(const SmtpSession *session, SmtpServerEvent *event)
 {
 	if (session->conf->on_event == NULL)
 		return;
+	if (event->kind != SMTP_SERVER_AUTH_FAILED)
+		event->auth_user = session->auth_user;
 	event->session = session->id;
 	event->peer = session->remote->host;
 	event->helo = session->helo;
@@ -257,7 +284,7 @@ session_drop_tx(SmtpSession *session, const char *reason, const Response *answer
 		.bytes = session->reader.bytes,
 	};
 	session_stop_tx(session);
-	report(session, &event);
+	session_report(session, &event);
 	g_clear_pointer(&session->tx, tx_unref);
 	g_clear_pointer(&session->verdict, response_unref);
 	session->utf8 = false;
@@ -344,7 +371,7 @@ mail_timeout(SmtpSession *session)
 	session_drop_tx(session, "upstream timeout", response);
 	session_set_state(session, SESSION_READY);
 	session_reply_response(session, response, NULL);
-	after_reply(session);
+	session_after_reply(session);
 }
 
 static void
@@ -353,7 +380,7 @@ rcpt_timeout(SmtpSession *session)
 	session_stop_tx(session);
 	session_set_state(session, SESSION_GIVEN_UP);
 	session_reply(session, 450, "4.4.2", "RCPT upstream timeout/internal err");
-	after_reply(session);
+	session_after_reply(session);
 }
 
 static void
@@ -364,10 +391,52 @@ data_timeout(SmtpSession *session)
 	session_drop_tx(session, "upstream timeout", response);
 	session_set_state(session, SESSION_READY);
 	session_reply_response(session, response, NULL);
-	after_reply(session);
+	session_after_reply(session);
+}
+
+static void end_session(SmtpSession *session, const char *reason, CloseHow how);
+
+static void
+tls_timeout(SmtpSession *session)
+{
+	end_session(session, "timeout in TLS handshake", CLOSE_NOW);
 }
 
 /* ---- the connection ---- */
+
+void
+session_forget_peer(SmtpSession *session)
+{
+	session_drop_tx(session, "new session", NULL);
+	g_clear_pointer(&session->helo, g_free);
+	g_clear_pointer(&session->meta, json_decref);
+	g_clear_pointer(&session->auth_user, g_free);
+	session_auth_forget(session);
+	session->esmtp = false;
+}
+
+void
+session_make_meta(SmtpSession *session)
+{
+	json_t *auth = session->auth_user != NULL ? json_true() : json_null();
+	json_decref(session->meta);
+	session->meta = json_pack("{s:s, s:b, s:b, s:o}", "ehlo_host", session->helo, "esmtp",
+				  (int)session->esmtp, "tls", (int)conn_is_tls(session->conn),
+				  "auth", auth);
+	k_assert(session->meta != NULL);
+}
+
+void
+session_begin_dialogue(SmtpSession *session)
+{
+	session_set_state(session, SESSION_HELLO);
+	if (session->greeted)
+		return;
+	session->greeted = true;
+	g_autofree char *greeting = g_strdup_printf("%s %s", session->conf->hostname,
+						    session->conf->greeting);
+	session_reply(session, 220, NULL, greeting);
+}
 
 static void
 session_free(void *data)
@@ -379,6 +448,7 @@ session_free(void *data)
 	host_port_free(session->local);
 	json_decref(session->meta);
 	g_free(session->helo);
+	g_free(session->auth_user);
 	g_free(session);
 }
 
@@ -394,8 +464,6 @@ unlink_session(SmtpSession *session)
 		session->next->prev = session->prev;
 	sessions->count--;
 }
-
-typedef enum CloseHow { CLOSE_SEND, CLOSE_NOW } CloseHow;
 
 static void
 end_session(SmtpSession *session, const char *reason, CloseHow how)
@@ -413,7 +481,8 @@ end_session(SmtpSession *session, const char *reason, CloseHow how)
 	event.accepted = session->accepted;
 	event.errors = session->errors;
 	event.junk = session->junk;
-	report(session, &event);
+	session_report(session, &event);
+	session_auth_forget(session);
 	unlink_session(session);
 	if (how == CLOSE_SEND)
 		conn_finish(session->conn, LINGER);
@@ -448,12 +517,35 @@ on_data(SmtpSession *session, const char *data, size_t len)
 	if (states[session->state].input == INPUT_BODY) {
 		size_t took = session_body(session, data, len);
 		if (session->state != SESSION_CLOSED)
-			after_reply(session);
+			session_after_reply(session);
 		return took;
 	}
 	if (len > HELD_MAX)
 		conn_pause(session->conn);
 	return 0;
+}
+
+static void
+on_long_line(SmtpSession *session)
+{
+	if (session->state == SESSION_AUTH)
+		session_auth_long_line(session);
+	else
+		session_error(session, 500, "5.5.2", "Error: line too long");
+}
+
+static void
+on_line(SmtpSession *session, const char *line, size_t len)
+{
+	if (session->state == SESSION_AUTH)
+		session_auth_line(session, line, len);
+	else if (len > session->conf->limits.command_line_max &&
+		 g_ascii_strncasecmp(line, "AUTH ", 5) != 0)
+		on_long_line(session); /* only AUTH may be as long as the connection allows */
+	else
+		session_command(session, line, len);
+	if (session->state != SESSION_CLOSED)
+		session_after_reply(session);
 }
 
 static size_t
@@ -463,15 +555,17 @@ on_conn(void *arg, Conn *conn, ConnEvent event, const char *data, size_t len)
 	(void)conn;
 	switch (event) {
 	case CONN_LINE:
-		session_command(session, data, len);
-		if (session->state != SESSION_CLOSED)
-			after_reply(session);
+		on_line(session, data, len);
 		break;
 	case CONN_LONG_LINE:
-		session_error(session, 500, "5.5.2", "Error: line too long");
+		on_long_line(session);
 		break;
 	case CONN_DATA:
 		return on_data(session, data, len);
+	case CONN_TLS_READY:
+		session_begin_dialogue(session);
+		session_after_reply(session);
+		break;
 	case CONN_EOF:
 		on_eof(session);
 		break;
@@ -496,6 +590,9 @@ smtp_service_conf_init(SmtpServiceConf *conf)
 		.hostname = "localhost",
 		.greeting = "ESMTP koukan smtp gateway",
 		.command_timeout = 300 * USEC_PER_SEC,
+		.tls_timeout = 60 * USEC_PER_SEC,
+		.auth_delay = USEC_PER_SEC,
+		.auth_timeout = 30 * USEC_PER_SEC,
 		.data_idle_timeout = 180 * USEC_PER_SEC,
 		.data_total_timeout = 3600 * USEC_PER_SEC,
 		.mail_timeout = 10 * USEC_PER_SEC,
@@ -523,15 +620,46 @@ smtp_sessions_new(Worker *worker, const SmtpServiceConf *conf)
 	sessions->worker = worker;
 	sessions->conf = conf;
 	sessions->out = g_string_new(NULL);
-	sessions->ehlo = session_ehlo_text(conf);
+	sessions->tls = conf->tls != NULL ? tls_context_ref(conf->tls) : NULL;
+	sessions->secrets = conf->secrets != NULL ? smtp_secrets_ref(conf->secrets) : NULL;
 	return sessions;
+}
+
+static void
+forget_ehlo(SmtpSessions *sessions)
+{
+	for (size_t i = 0; i < SESSION_EHLO_VARIANTS; i++) {
+		if (sessions->ehlo[i] != NULL)
+			g_string_free(sessions->ehlo[i], TRUE);
+		sessions->ehlo[i] = NULL;
+	}
+}
+
+void
+smtp_sessions_set_tls(SmtpSessions *sessions, TlsContext *context)
+{
+	k_assert_on(sessions->worker);
+	TlsContext *old = sessions->tls;
+	sessions->tls = context != NULL ? tls_context_ref(context) : NULL;
+	tls_context_unref(old);
+}
+
+void
+smtp_sessions_set_secrets(SmtpSessions *sessions, SmtpSecrets *secrets)
+{
+	k_assert_on(sessions->worker);
+	SmtpSecrets *old = sessions->secrets;
+	sessions->secrets = secrets != NULL ? smtp_secrets_ref(secrets) : NULL;
+	smtp_secrets_unref(old);
+	forget_ehlo(sessions); /* the mechanisms may be others */
 }
 
 /* Turned away before there is a session. */
 static void
 refuse(SmtpSessions *sessions, SmtpSession *session, const char *text)
 {
-	session_reply(session, 421, "4.3.2", text);
+	if (!sessions->conf->tls_implicit) /* else nobody could read it */
+		session_reply(session, 421, "4.3.2", text);
 	conn_finish(session->conn, LINGER);
 	session->state = SESSION_CLOSED;
 	session->conn = NULL;
@@ -547,6 +675,7 @@ smtp_sessions_accept(SmtpSessions *sessions, int fd)
 	k_assert_on(sessions->worker);
 	session->sessions = sessions;
 	session->conf = conf;
+	session->state = SESSION_HELLO;
 	session->conn = conn_new_accepted(sessions->worker, fd, &options, on_conn, session);
 	if (sessions->draining) {
 		refuse(sessions, session, "Service closing transmission channel");
@@ -566,9 +695,10 @@ smtp_sessions_accept(SmtpSessions *sessions, int fd)
 		sessions->head->prev = session;
 	sessions->head = session;
 	sessions->count++;
-	g_autofree char *greeting = g_strdup_printf("%s %s", conf->hostname, conf->greeting);
-	session_reply(session, 220, NULL, greeting);
-	session_rearm(session);
+	if (conf->tls_implicit && sessions->tls != NULL)
+		session_enter_tls(session);
+	else
+		session_begin_dialogue(session);
 }
 
 void
@@ -578,7 +708,7 @@ smtp_sessions_drain(SmtpSessions *sessions)
 	sessions->draining = true;
 	for (SmtpSession *session = sessions->head, *next; session != NULL; session = next) {
 		next = session->next;
-		after_reply(session);
+		session_after_reply(session);
 	}
 }
 
@@ -596,6 +726,8 @@ smtp_sessions_free(SmtpSessions *sessions)
 	while (sessions->head != NULL)
 		end_session(sessions->head, "shutdown", CLOSE_NOW);
 	g_string_free(sessions->out, TRUE);
-	g_string_free(sessions->ehlo, TRUE);
+	forget_ehlo(sessions);
+	tls_context_unref(sessions->tls);
+	smtp_secrets_unref(sessions->secrets);
 	g_free(sessions);
 }

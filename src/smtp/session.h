@@ -13,12 +13,19 @@
  * for 354 are message data when DATA is taken; when it is refused the session ends, because they
  * cannot be told from commands (RFC 2920 3.1).  A recipient whose answer does not come in time
  * gives up the whole transaction (450 to it and to all that follows), since it cannot be taken
- * back. Own worker only. */
+ * back.
+ *
+ * TLS: by STARTTLS (RFC 3207) or from the first byte (RFC 8314 3.3), with the same code behind it.
+ * Bytes that came in clear behind STARTTLS are dropped and what the session knew is forgotten.
+ * AUTH (RFC 4954) is offered under TLS when there are secrets.
+ * Own worker only. */
 #include <glib.h>
 #include <stdbool.h>
 
 #include "base/log.h"
 #include "loop/conn.h"
+#include "loop/pool.h"
+#include "smtp/secrets.h"
 #include "tx/port.h"
 
 typedef struct SmtpSession SmtpSession;
@@ -40,7 +47,8 @@ typedef struct SmtpSessionLimits {
  * pointers are borrowed for the call. */
 typedef enum SmtpServerEventKind {
 	SMTP_SERVER_TRANSACTION,
-	SMTP_SERVER_SESSION
+	SMTP_SERVER_SESSION,
+	SMTP_SERVER_AUTH_FAILED
 } SmtpServerEventKind;
 
 typedef struct SmtpServerEvent {
@@ -49,7 +57,8 @@ typedef struct SmtpServerEvent {
 	const char *peer;    /* address of the client */
 	const char *helo;    /* NULL before EHLO */
 	const char *reason;  /* TRANSACTION: "accepted", "rejected", "reset", "new EHLO", or why the
-				session ended; SESSION: why it ended */
+				session ended; SESSION: why it ended; AUTH_FAILED: why */
+	const char *auth_user; /* who has proved it; AUTH_FAILED: who was claimed; NULL: nobody */
 	Usec duration;
 	/* TRANSACTION */
 	const Tx *tx;
@@ -59,6 +68,16 @@ typedef struct SmtpServerEvent {
 	/* SESSION */
 	unsigned transactions, accepted, errors, junk;
 } SmtpServerEvent;
+
+/* What a service may limit by the client's address. */
+typedef enum SmtpGate {
+	SMTP_GATE_CONNECTION,   /* one more; `leave` when it ends */
+	SMTP_GATE_MESSAGE,      /* MAIL */
+	SMTP_GATE_RCPT,         /* RCPT */
+	SMTP_GATE_AUTH,         /* AUTH may be tried */
+	SMTP_GATE_AUTH_FAILURE, /* a wrong password; the answer does not matter */
+	SMTP_GATES
+} SmtpGate;
 
 /* Immutable, shared by all sessions of a listening port; outlives them. */
 typedef struct SmtpServiceConf {
@@ -73,7 +92,19 @@ typedef struct SmtpServiceConf {
 	Usec data_timeout;        /* default 310 s */
 	SmtpSessionLimits limits;
 	BlobLimits body;
-	TlsContext *tls; /* STARTTLS; NULL: none (row ready) */
+	Usec tls_timeout;     /* of a handshake; default 60 s */
+	TlsContext *tls;      /* STARTTLS; NULL: none.  smtp_sessions_set_tls replaces it */
+	bool tls_implicit;    /* the handshake comes first, and there is no STARTTLS */
+	SmtpSecrets *secrets; /* AUTH; NULL: none.  smtp_sessions_set_secrets replaces it */
+	Pool *pool; /* for slow passwords; NULL: compared at once; outlives the sessions */
+	bool auth_clear_loopback; /* AUTH without TLS for peers on this machine */
+	bool require_auth;        /* MAIL needs it */
+	Usec auth_delay;          /* of the answer to a first failure, twice for the second; 1 s */
+	Usec auth_timeout;        /* for the comparison; default 30 s */
+	/* Any worker's thread: whether one more is within the limits, and counts it.  NULL: no
+	 * limits. */
+	bool (*admit)(void *arg, SmtpGate gate, const char *address);
+	void (*leave)(void *arg, const char *address); /* an admitted connection has ended */
 	/* Takes the transaction onward: starts a port on it. */
 	TxPort *(*take)(void *arg, Worker *worker, Tx *tx);
 	/* NULL: nothing is reported.  Must not touch the session. */
@@ -86,6 +117,11 @@ void smtp_service_conf_init(SmtpServiceConf *conf);
 
 typedef struct SmtpSessions SmtpSessions; /* those of one worker and service */
 SmtpSessions *smtp_sessions_new(Worker *worker, const SmtpServiceConf *conf);
+/* From now on for new handshakes; sessions under way keep theirs.  `context` (counted; NULL: no TLS
+ * any more) may be shared with other workers. */
+void smtp_sessions_set_tls(SmtpSessions *sessions, TlsContext *context);
+/* The same for AUTH. */
+void smtp_sessions_set_secrets(SmtpSessions *sessions, SmtpSecrets *secrets);
 /* Takes an accepted descriptor and greets. */
 void smtp_sessions_accept(SmtpSessions *sessions, int fd);
 /* No new mail transactions: idle sessions get 421 and end, busy ones after their transaction. */

@@ -10,15 +10,34 @@
 
 #define UNKNOWN_SHOWN 64 /* bytes of an unknown verb that are shown */
 
-GString *
-session_ehlo_text(const SmtpServiceConf *conf)
+static GString *
+ehlo_text(const SmtpSessions *sessions, unsigned variant)
 {
-	GString *out = g_string_new(NULL);
-	g_autofree char *text = g_strdup_printf("%s\nPIPELINING\nSIZE %" G_GUINT64_FORMAT
-						"\n8BITMIME\nSMTPUTF8\nENHANCEDSTATUSCODES\nHELP",
-						conf->hostname, conf->limits.message_max);
-	smtp_reply_format(out, 250, NULL, text, false);
+	const SmtpServiceConf *conf = sessions->conf;
+	GString *out = g_string_new(NULL), *text = g_string_new(conf->hostname);
+	g_string_append_printf(text, "\nPIPELINING\nSIZE %" G_GUINT64_FORMAT "\n8BITMIME\nSMTPUTF8",
+			       conf->limits.message_max);
+	if ((variant & SESSION_EHLO_STARTTLS) != 0)
+		g_string_append(text, "\nSTARTTLS");
+	if ((variant & SESSION_EHLO_AUTH) != 0)
+		g_string_append_printf(text, "\nAUTH LOGIN PLAIN%s",
+				       smtp_secrets_have_scram(sessions->secrets) ? " SCRAM-SHA-256"
+										  : "");
+	g_string_append(text, "\nENHANCEDSTATUSCODES\nHELP");
+	smtp_reply_format(out, 250, NULL, text->str, false);
+	g_string_free(text, TRUE);
 	return out;
+}
+
+static void
+reply_ehlo(SmtpSession *session)
+{
+	SmtpSessions *sessions = session->sessions;
+	unsigned variant = (session_offers_tls(session) ? SESSION_EHLO_STARTTLS : 0) |
+			   (session_offers_auth(session) ? SESSION_EHLO_AUTH : 0);
+	if (sessions->ehlo[variant] == NULL)
+		sessions->ehlo[variant] = ehlo_text(sessions, variant);
+	conn_write(session->conn, sessions->ehlo[variant]->str, sessions->ehlo[variant]->len);
 }
 
 static bool
@@ -48,14 +67,11 @@ greet(SmtpSession *session, const SmtpCommand *command, bool esmtp)
 	g_free(session->helo);
 	session->helo = g_strndup(command->arg, command->arg_len);
 	session->esmtp = esmtp;
-	json_decref(session->meta);
-	session->meta = json_pack("{s:s, s:b, s:b, s:n}", "ehlo_host", session->helo, "esmtp",
-				  (int)esmtp, "tls", (int)conn_is_tls(session->conn), "auth");
-	k_assert(session->meta != NULL);
+	session_make_meta(session);
+	conn_set_line_max(session->conn, session_line_max(session));
 	session_set_state(session, SESSION_READY);
 	if (esmtp)
-		conn_write(session->conn, session->sessions->ehlo->str,
-			   session->sessions->ehlo->len);
+		reply_ehlo(session);
 	else
 		session_reply(session, 250, NULL, session->conf->hostname);
 }
@@ -156,6 +172,10 @@ cmd_mail(SmtpSession *session, const SmtpCommand *command)
 		return;
 	if (session->state != SESSION_READY) {
 		session_error(session, 503, "5.5.1", "Error: nested MAIL command");
+		return;
+	}
+	if (session->conf->require_auth && session->auth_user == NULL) {
+		session_error(session, 530, "5.7.0", "Authentication required");
 		return;
 	}
 	SmtpPathResult result = smtp_parse_path(command->arg, command->arg_len, SMTP_PATH_MAIL,
@@ -266,8 +286,23 @@ static void
 cmd_help(SmtpSession *session, const SmtpCommand *command)
 {
 	(void)command;
-	session_reply(session, 250, "2.0.0",
-		      "Supported commands: DATA EHLO HELO HELP MAIL NOOP QUIT RCPT RSET VRFY");
+	session_reply(
+		session, 250, "2.0.0",
+		"Supported commands: AUTH DATA EHLO HELO HELP MAIL NOOP QUIT RCPT RSET STARTTLS "
+		"VRFY");
+}
+
+static void
+cmd_auth(SmtpSession *session, const SmtpCommand *command)
+{
+	session_auth(session, command->arg, command->arg_len);
+}
+
+static void
+cmd_starttls(SmtpSession *session, const SmtpCommand *command)
+{
+	(void)command;
+	session_starttls(session);
 }
 
 static void
@@ -279,10 +314,12 @@ cmd_quit(SmtpSession *session, const SmtpCommand *command)
 }
 
 static void (*const handlers[SMTP_VERBS])(SmtpSession *, const SmtpCommand *) = {
-	[SMTP_VERB_HELO] = cmd_helo, [SMTP_VERB_EHLO] = cmd_ehlo, [SMTP_VERB_MAIL] = cmd_mail,
-	[SMTP_VERB_RCPT] = cmd_rcpt, [SMTP_VERB_DATA] = cmd_data, [SMTP_VERB_RSET] = cmd_rset,
-	[SMTP_VERB_NOOP] = cmd_noop, [SMTP_VERB_VRFY] = cmd_vrfy, [SMTP_VERB_HELP] = cmd_help,
-	[SMTP_VERB_QUIT] = cmd_quit,
+	[SMTP_VERB_HELO] = cmd_helo,         [SMTP_VERB_EHLO] = cmd_ehlo,
+	[SMTP_VERB_MAIL] = cmd_mail,         [SMTP_VERB_RCPT] = cmd_rcpt,
+	[SMTP_VERB_DATA] = cmd_data,         [SMTP_VERB_RSET] = cmd_rset,
+	[SMTP_VERB_NOOP] = cmd_noop,         [SMTP_VERB_VRFY] = cmd_vrfy,
+	[SMTP_VERB_HELP] = cmd_help,         [SMTP_VERB_QUIT] = cmd_quit,
+	[SMTP_VERB_STARTTLS] = cmd_starttls, [SMTP_VERB_AUTH] = cmd_auth,
 };
 
 static void

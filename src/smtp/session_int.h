@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 /* The inside of a server session: session.c has the states, the connection and the life of
- * transactions, session_cmd.c the commands, session_data.c the message.  Private to smtp/; own
- * worker only.
+ * transactions, session_cmd.c the commands, session_data.c the message, session_tls.c the way
+ * into TLS, session_auth.c AUTH.  Private to smtp/; own worker only.
  *
+ *   TLS > HELLO     HELLO, READY, ENVELOPE, GIVEN_UP > TLS  (STARTTLS)
  *   HELLO > READY > MAIL_WAIT > ENVELOPE > RCPT_WAIT > ENVELOPE > BODY > DATA_WAIT > READY
  *           READY < MAIL_WAIT   (refused)  RCPT_WAIT > GIVEN_UP   BODY > BODY_DROP > READY
  *           READY < ENVELOPE, GIVEN_UP     (RSET, EHLO)
+ *   READY > AUTH > AUTH_WAIT > READY       AUTH > READY
  *   any line state > SLOW > the same       any > CLOSED
  *
  * Rules: only session_set_state writes the state; only session_drop_tx ends a transaction; after
@@ -17,8 +19,11 @@
 #include "smtp/session.h"
 
 typedef enum SessionState {
+	SESSION_TLS,       /* handshake */
 	SESSION_HELLO,     /* no EHLO or HELO yet */
 	SESSION_READY,     /* no transaction */
+	SESSION_AUTH,      /* 334 was sent */
+	SESSION_AUTH_WAIT, /* the password is being compared */
 	SESSION_MAIL_WAIT, /* for the answer to MAIL */
 	SESSION_ENVELOPE,  /* MAIL was accepted */
 	SESSION_RCPT_WAIT, /* for the answer to the last recipient */
@@ -31,6 +36,13 @@ typedef enum SessionState {
 	SESSION_STATES
 } SessionState;
 
+/* What the reply to EHLO depends on. */
+#define SESSION_EHLO_STARTTLS 1U
+#define SESSION_EHLO_AUTH     2U
+#define SESSION_EHLO_VARIANTS 4U
+
+typedef struct SessionAuth SessionAuth;
+
 struct SmtpSession {
 	SmtpSessions *sessions;
 	SmtpSession *next, *prev;
@@ -39,7 +51,13 @@ struct SmtpSession {
 	SessionState state;
 	SessionState after_slow; /* in SLOW: where to go on */
 	GString *held;           /* in SLOW: the reply; else NULL */
-	bool peer_closed;        /* its EOF came while input was held back */
+	Usec slow_delay;         /* in SLOW: how long */
+	const char *slow_close;  /* in SLOW: the session ends then, for this reason; else NULL */
+	SessionAuth *auth;       /* an exchange under way, or NULL */
+	char *auth_user;         /* who it is; NULL: not known */
+	unsigned auth_failures;
+	bool peer_closed; /* its EOF came while input was held back */
+	bool greeted;     /* 220 was sent */
 	bool esmtp;
 	char *helo;
 	json_t *meta; /* smtp_meta of this greeting, shared by its transactions */
@@ -66,8 +84,10 @@ struct SmtpSessions {
 	SmtpSession *head;
 	unsigned count;
 	bool draining;
-	GString *out;  /* scratch for replies */
-	GString *ehlo; /* the reply to EHLO */
+	TlsContext *tls;                      /* counted; NULL: none */
+	SmtpSecrets *secrets;                 /* counted; NULL: none */
+	GString *out;                         /* scratch for replies */
+	GString *ehlo[SESSION_EHLO_VARIANTS]; /* replies to EHLO, made when first wanted */
 };
 
 /* ---- session.c ---- */
@@ -78,6 +98,15 @@ void session_reply(SmtpSession *session, int code, const char *status, const cha
 void session_reply_response(SmtpSession *session, const Response *response, const char *ok_status);
 /* A reply to something wrong: counted, delayed when there were many, 421 when too many. */
 void session_error(SmtpSession *session, int code, const char *status, const char *text);
+/* The same after `delay`, uncounted; `close` (static; NULL: not) ends the session behind it. */
+void session_reply_late(SmtpSession *session, Usec delay, int code, const char *status,
+			const char *text, const char *close);
+/* To be called behind answers that did not come from the connection's own events. */
+void session_after_reply(SmtpSession *session);
+/* Fills in what all events say, and tells. */
+void session_report(const SmtpSession *session, SmtpServerEvent *event);
+/* smtp_meta as of now. */
+void session_make_meta(SmtpSession *session);
 /* Ends the session after what was written has been sent. */
 void session_close(SmtpSession *session, const char *reason);
 /* Makes a transaction of MAIL and gives it onward. */
@@ -86,13 +115,34 @@ void session_begin_tx(SmtpSession *session, Mailbox *from);
 void session_stop_tx(SmtpSession *session);
 /* The one end of every transaction. */
 void session_drop_tx(SmtpSession *session, const char *reason, const Response *answer);
+/* Forgets what the peer has said so far: as if it had just connected. */
+void session_forget_peer(SmtpSession *session);
+/* The greeting where there was none yet, and HELLO. */
+void session_begin_dialogue(SmtpSession *session);
 /* Looks whether the answer that the state waits for is there. */
 void session_check_tx(SmtpSession *session);
 
 /* ---- session_cmd.c ---- */
 void session_command(SmtpSession *session, const char *line, size_t len);
-/* The reply to EHLO of this service. */
-GString *session_ehlo_text(const SmtpServiceConf *conf);
+
+/* ---- session_tls.c ---- */
+/* STARTTLS may be used now. */
+bool session_offers_tls(const SmtpSession *session);
+void session_starttls(SmtpSession *session);
+/* Begins the handshake; the session knows nothing of its peer any more. */
+void session_enter_tls(SmtpSession *session);
+
+/* ---- session_auth.c ---- */
+/* AUTH may be used now. */
+bool session_offers_auth(const SmtpSession *session);
+/* Longest line that may come now, bytes. */
+size_t session_line_max(const SmtpSession *session);
+void session_auth(SmtpSession *session, const char *arg, size_t len);
+void session_auth_line(SmtpSession *session, const char *line, size_t len);
+void session_auth_long_line(SmtpSession *session);
+void session_auth_timeout(SmtpSession *session);
+/* Ends an exchange without a word; safe without one. */
+void session_auth_forget(SmtpSession *session);
 
 /* ---- session_data.c ---- */
 void session_begin_body(SmtpSession *session);

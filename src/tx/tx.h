@@ -97,6 +97,7 @@ struct Tx {
 	json_t *smtp_meta;            /* object or NULL */
 	json_t *retry, *notification; /* presence enables */
 	char *sender_name, *sender_tag;
+	char *auth_user; /* who the client proved to be (SMTP AUTH), or NULL; never serialized */
 	bool cancelled;
 	uint32_t heartbeats; /* pings that carried nothing */
 
@@ -134,6 +135,7 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(Tx, tx_unref)
 bool tx_set_mail_from(Tx *tx, Mailbox *from);                             /* counted */
 bool tx_set_hosts(Tx *tx, const HostPort *remote, const HostPort *local); /* NULL: leave */
 bool tx_set_smtp_meta(Tx *tx, json_t *meta);                              /* counted */
+bool tx_set_auth_user(Tx *tx, const char *user);                          /* NULL: leave */
 bool tx_set_sender(Tx *tx, const char *name, const char *tag);            /* tag may be NULL */
 bool tx_set_body(Tx *tx, TxBody *body);                                   /* counted */
 bool tx_enable_retry(Tx *tx, json_t *value);                              /* counted; NULL: {} */

@@ -1,0 +1,321 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The SMTP server's extensions with clients that people use: smtplib, swaks, msmtp, curl."""
+import hashlib
+import json
+import os
+import shutil
+import signal
+import smtplib
+import socket
+import ssl
+import subprocess
+
+import pytest
+
+from devkit.procs import wait_until
+from mail import BOB, message, token
+
+RCPT = BOB
+
+
+def make_certificate(folder, name="localhost"):
+    """A self-signed certificate for the name and 127.0.0.1: its path and its key's."""
+    cert, key = os.path.join(folder, "cert.pem"), os.path.join(folder, "key.pem")
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+         "-nodes", "-days", "2", "-subj", f"/CN={name}", "-addext",
+         f"subjectAltName=DNS:{name},IP:127.0.0.1", "-keyout", key, "-out", cert],
+        check=True, capture_output=True, timeout=30)
+    return cert, key
+
+
+def with_keys(**keys):
+    """Edits the gateway's file: more keys for the service smtp-mx."""
+    lines = "".join(f"\n      {name}: {value}" for name, value in keys.items())
+
+    def edit(text):
+        return text.replace("tag: smtp-mx", "tag: smtp-mx" + lines)
+    return edit
+
+
+class Server:
+    """A world with the given keys, and its next hop."""
+
+    def __init__(self, world, **keys):
+        self.world = world
+        self.hop = world.hop()
+        world.start("serve", edit_gateway=with_keys(**keys))
+        self.port = world.ingress
+
+    def arrived(self, mark):
+        return self.hop.wait_for(mark)
+
+    def signal(self, number):
+        os.kill(self.world.smtp_server.popen.pid, number)
+
+    def log(self):
+        return self.world.smtp_server.err()
+
+
+@pytest.fixture
+def tls_files(tmp_path):
+    return make_certificate(str(tmp_path))
+
+
+def client_context(cert):
+    return ssl.create_default_context(cafile=cert)
+
+
+def send_one(client, mark):
+    assert client.mail("alice@example.com")[0] == 250
+    assert client.rcpt(RCPT)[0] == 250
+    code, text = client.data(message(mark))
+    assert code == 250, text
+
+
+# ---- TLS ----
+
+def test_starttls_smtplib(world, tls_files):
+    cert, key = tls_files
+    server = Server(world, cert=cert, key=key)
+    mark = token()
+    with smtplib.SMTP("127.0.0.1", server.port, timeout=20) as client:
+        client.ehlo("client.example")
+        assert client.has_extn("starttls")
+        assert client.starttls(context=client_context(cert))[0] == 220
+        # all is forgotten: MAIL needs a new EHLO
+        assert client.docmd("MAIL FROM:<alice@example.com>")[0] == 503
+        client.ehlo("client.example")
+        assert not client.has_extn("starttls")
+        assert client.docmd("STARTTLS")[0] == 503
+        send_one(client, mark)
+    server.arrived(mark)
+
+
+def test_implicit_tls(world, tls_files):
+    cert, key = tls_files
+    server = Server(world, cert=cert, key=key, smtps="true")
+    mark = token()
+    with smtplib.SMTP_SSL("127.0.0.1", server.port, context=client_context(cert),
+                          timeout=20) as client:
+        client.ehlo("client.example")
+        assert not client.has_extn("starttls")
+        assert client.docmd("STARTTLS")[0] == 503
+        send_one(client, mark)
+    server.arrived(mark)
+
+
+def test_starttls_injection(world, tls_files):
+    """What stands in clear behind STARTTLS, in the same packet, is never executed."""
+    cert, key = tls_files
+    server = Server(world, cert=cert, key=key)
+    raw = socket.create_connection(("127.0.0.1", server.port), timeout=20)
+    lines = raw.makefile("rb")
+    assert lines.readline().startswith(b"220 ")
+    raw.sendall(b"EHLO c\r\n")
+    while not lines.readline().startswith(b"250 "):
+        pass
+    raw.sendall(b"STARTTLS\r\nEHLO evil\r\nMAIL FROM:<evil@example.com>\r\nRSET\r\n")
+    assert lines.readline().startswith(b"220 ")
+    context = client_context(cert)
+    safe = context.wrap_socket(raw, server_hostname="localhost")
+    safe.sendall(b"NOOP\r\n")
+    assert safe.recv(1000) == b"250 2.0.0 OK\r\n"
+    safe.sendall(b"MAIL FROM:<a@example.com>\r\n")
+    assert safe.recv(1000).startswith(b"503 ")
+    safe.close()
+
+
+def serial_of(port):
+    raw = socket.create_connection(("127.0.0.1", port), timeout=20)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    with context.wrap_socket(raw) as safe:
+        return safe.getpeercert(True)
+
+
+def test_reload(world, tmp_path, tls_files):
+    """SIGHUP brings the new certificate to new sessions; the old ones go on."""
+    cert, key = tls_files
+    server = Server(world, cert=cert, key=key, smtps="true")
+    old = serial_of(server.port)
+    with smtplib.SMTP_SSL("127.0.0.1", server.port, context=client_context(cert),
+                          timeout=20) as client:
+        client.ehlo("client.example")
+        make_certificate(str(tmp_path))
+        server.signal(signal.SIGHUP)
+        wait_until(lambda: serial_of(server.port) != old, "the new certificate")
+        mark = token()
+        send_one(client, mark)
+        # a broken file changes nothing
+        new = serial_of(server.port)
+        with open(cert, "w", encoding="utf-8") as file:
+            file.write("no certificate\n")
+        server.signal(signal.SIGHUP)
+        wait_until(lambda: "smtp.reload_failed" in server.log(), "the complaint")
+        assert serial_of(server.port) == new
+        assert client.noop()[0] == 250
+    server.arrived(mark)
+
+
+def swaks(port, *arguments):
+    return subprocess.run(
+        [shutil.which("swaks"), "--server", "127.0.0.1", "--port", str(port), "--helo",
+         "client.example", "--from", "alice@example.com", "--to", RCPT, "--timeout", "20",
+         *arguments], capture_output=True, text=True, timeout=60, check=False)
+
+
+needs_swaks = pytest.mark.skipif(shutil.which("swaks") is None, reason="no swaks")
+
+
+def swaks_sends(server, *arguments):
+    mark = token()
+    done = swaks(server.port, "--data", message(mark).decode().replace("\r\n", "\n"), *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    server.arrived(mark)
+    return done.stdout
+
+
+@needs_swaks
+def test_swaks_tls(world, tls_files):
+    cert, key = tls_files
+    server = Server(world, cert=cert, key=key)
+    assert "~> EHLO" in swaks_sends(server, "--tls")
+    assert "~> EHLO" not in swaks_sends(server)
+
+
+@needs_swaks
+def test_swaks_implicit_tls(world, tls_files):
+    cert, key = tls_files
+    server = Server(world, cert=cert, key=key, smtps="true")
+    swaks_sends(server, "--tls-on-connect")
+
+
+# ---- AUTH ----
+
+def make_secrets(world, **users):
+    """A secrets file; each value is (password, option of `koukan secret` or None)."""
+    entries = {}
+    for user, (password, form) in users.items():
+        done = subprocess.run(
+            [world.binary, "secret", "--user", user, "--password-stdin", *([form] if form else [])],
+            input=password + "\n", capture_output=True, text=True, timeout=60, check=True)
+        entries.update(json.loads(done.stdout))
+    return world.write("secrets.json", json.dumps(entries))
+
+
+@pytest.fixture
+def secrets(world):
+    return make_secrets(world, bob=("top secret", "--plain-sha256"), carol=("c4rol", None),
+                        dave=("d4ve", "--scram"))
+
+
+USERS = [("bob", "top secret"), ("carol", "c4rol"), ("dave", "d4ve")]
+
+
+def test_secret_like_the_original(world):
+    done = subprocess.run([world.binary, "secret", "--plain-sha256"], capture_output=True, text=True,
+                          timeout=60, check=True)
+    password, digest = done.stdout.split()
+    assert hashlib.sha256(password.encode()).hexdigest() == digest
+    assert len(password) >= 22
+
+
+@pytest.mark.parametrize("smtps", ["false", "true"])
+def test_auth(world, tls_files, secrets, smtps):
+    """B12: also on the port with TLS from the first byte."""
+    cert, key = tls_files
+    server = Server(world, cert=cert, key=key, smtps=smtps, auth_secrets=secrets,
+                    require_auth="true")
+    context = client_context(cert)
+    for user, password in USERS:
+        client = (smtplib.SMTP_SSL("127.0.0.1", server.port, context=context, timeout=20)
+                  if smtps == "true" else smtplib.SMTP("127.0.0.1", server.port, timeout=20))
+        with client:
+            if smtps == "false":
+                client.ehlo("client.example")
+                assert not client.has_extn("auth")
+                assert client.docmd("AUTH PLAIN AGJvYgBzZWNyZXQ=")[0] == 538
+                client.starttls(context=context)
+            client.ehlo("client.example")
+            assert client.esmtp_features["auth"].split() == ["LOGIN", "PLAIN", "SCRAM-SHA-256"]
+            assert client.docmd("MAIL FROM:<alice@example.com>")[0] == 530
+            with pytest.raises(smtplib.SMTPAuthenticationError):
+                client.login(user, "wrong", initial_response_ok=True)
+            client.login(user, password)
+            mark = token()
+            send_one(client, mark)
+            server.arrived(mark)
+    log = server.log()
+    assert "smtp.auth_failed" in log and "user=bob" in log
+    for _, password in USERS:
+        assert password not in log
+
+
+def test_secrets_reload(world, tls_files, secrets):
+    cert, key = tls_files
+    server = Server(world, cert=cert, key=key, smtps="true", auth_secrets=secrets)
+
+    def login(user, password):
+        with smtplib.SMTP_SSL("127.0.0.1", server.port, context=client_context(cert),
+                              timeout=20) as client:
+            try:
+                return client.login(user, password)[0]
+            except smtplib.SMTPAuthenticationError as error:
+                return error.smtp_code
+    assert login("bob", "top secret") == 235
+    make_secrets(world, bob=("other", None))
+    server.signal(signal.SIGHUP)
+    wait_until(lambda: server.log().count("smtp.reloaded") >= 2, "the new secrets")
+    wait_until(lambda: login("bob", "other") == 235, "the new password")
+    assert login("bob", "top secret") == 535
+
+
+@needs_swaks
+@pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN"])
+def test_swaks_auth(world, tls_files, secrets, mechanism):
+    cert, key = tls_files
+    server = Server(world, cert=cert, key=key, auth_secrets=secrets)
+    swaks_sends(server, "--tls", "--auth", mechanism, "--auth-user", "carol", "--auth-password",
+                "c4rol")
+    done = swaks(server.port, "--tls", "--auth", mechanism, "--auth-user", "carol",
+                 "--auth-password", "wrong", "--quit-after", "AUTH")
+    assert "535 5.7.8" in done.stdout and done.returncode != 0
+
+
+def test_swaks_clear_loopback(world, secrets):
+    server = Server(world, auth_secrets=secrets, auth_clear_loopback="true")
+    swaks_sends(server, "--auth", "PLAIN", "--auth-user", "bob", "--auth-password", "top secret")
+
+
+@pytest.mark.skipif(shutil.which("msmtp") is None, reason="no msmtp")
+@pytest.mark.parametrize("mechanism", ["plain", "login", "scram-sha-256"])
+def test_msmtp(world, tls_files, secrets, mechanism):
+    cert, key = tls_files
+    server = Server(world, cert=cert, key=key, auth_secrets=secrets)
+    mark = token()
+    done = subprocess.run(
+        ["msmtp", "--file=/dev/null", "--host=127.0.0.1", f"--port={server.port}", "--tls=on",
+         f"--tls-trust-file={cert}", f"--auth={mechanism}", "--user=dave",
+         "--passwordeval=echo d4ve", "--from=alice@example.com", "--debug", "--", RCPT],
+        input=message(mark).replace(b"\r\n", b"\n"), capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    server.arrived(mark)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl")
+@pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN", "SCRAM-SHA-256"])
+def test_curl(world, tls_files, secrets, mechanism):
+    cert, key = tls_files
+    server = Server(world, cert=cert, key=key, auth_secrets=secrets, smtps="true")
+    mark = token()
+    done = subprocess.run(
+        ["curl", "-sS", "-v", "--cacert", cert, f"smtps://127.0.0.1:{server.port}/c.example",
+         "--login-options", f"AUTH={mechanism}", "--user", "dave:d4ve", "--mail-from",
+         "alice@example.com", "--mail-rcpt", RCPT, "--upload-file", "-"],
+        input=message(mark), capture_output=True, timeout=60, check=False)
+    if done.returncode == 67 and mechanism.startswith("SCRAM"):
+        pytest.skip("this curl has no SCRAM")
+    assert done.returncode == 0, done.stderr
+    server.arrived(mark)
