@@ -40,7 +40,7 @@ set(Live *live, SmtpTlsPolicy policy, TlsContext *tls, const char *name)
 	live->output.tls_policy = policy;
 	live->output.tls = tls;
 	live->output.tls_name = name;
-	live->output.timeouts.tls = 300 * USEC_PER_MS;
+	live->output.timeouts.tls = 800 * USEC_PER_MS;
 	live->output.on_tls_trouble = on_trouble;
 }
 
