@@ -92,6 +92,13 @@ typedef struct SmtpHostConf { /* smtp_output.hosts.TAG */
 	Usec timeout;
 	bool enable_bdat;
 	int64_t chunk_size;
+	int tls; /* SmtpTlsPolicy */
+	char *tls_ca, *tls_name;
+	char *auth_user, *auth_secret_file;
+	char *source;        /* address literal */
+	int64_t connections; /* at once to one address, per worker */
+	int64_t reuse_max;   /* transactions over one connection */
+	Usec reuse_idle;
 } SmtpHostConf;
 
 typedef struct SmtpServiceYaml { /* smtp_listener.services[] */

@@ -97,6 +97,8 @@ static const ConfKey smtp_output_keys[] = {
 };
 
 static const char *const protocol_names[] = {"smtp", "lmtp", NULL};
+static const char *const tls_names[] = {"none",     "opportunistic", "required",
+					"verified", "implicit",      NULL};
 
 #define AT(member) .offset = CONF_KEY(SmtpHostConf, member)
 static const ConfKey host_keys[] = {
@@ -129,7 +131,57 @@ static const ConfKey host_keys[] = {
 	 .def = "64k",
 	 .min = 1,
 	 .max = 1024.0 * 1024 * 1024,
-	 .doc = "Bytes of one BDAT chunk."},
+	 .doc = "Bytes of one BDAT chunk; from 4k to 1M."},
+	{.name = "tls",
+	 .type = CONF_ENUM,
+	 AT(tls),
+	 .def = "opportunistic",
+	 .names = tls_names,
+	 .doc = "TLS to the next hop: never; if it is offered and works; always; always and with a "
+		"certificate for `tls_name`; from the first byte (verified with `tls_ca` or "
+		"`tls_name`)."},
+	{.name = "tls_ca",
+	 .type = CONF_STRING,
+	 AT(tls_ca),
+	 .doc = "PEM file or folder of authorities, read at start; without it the system's."},
+	{.name = "tls_name",
+	 .type = CONF_STRING,
+	 AT(tls_name),
+	 .doc = "Host name that the next hop's certificate must carry; without it the address."},
+	{.name = "auth_user",
+	 .type = CONF_STRING,
+	 AT(auth_user),
+	 .doc = "Log in to the next hop as this user, by AUTH PLAIN or LOGIN, under TLS or over "
+		"loopback only; needs `auth_secret_file`."},
+	{.name = "auth_secret_file",
+	 .type = CONF_STRING,
+	 AT(auth_secret_file),
+	 .doc = "File whose first line is the password, read at start."},
+	{.name = "source",
+	 .type = CONF_STRING,
+	 AT(source),
+	 .doc = "Local address to connect from; hosts of the other address family then fail for "
+		"now, so that the next one is tried."},
+	{.name = "connections",
+	 .type = CONF_INT,
+	 AT(connections),
+	 .def = "20",
+	 .min = 1,
+	 .max = 10000,
+	 .doc = "Connections to one address at the same time, per worker; who comes later waits."},
+	{.name = "reuse_max",
+	 .type = CONF_INT,
+	 AT(reuse_max),
+	 .def = "100",
+	 .min = 1,
+	 .max = 1000000,
+	 .doc = "Messages over one connection; 1: a new one for each."},
+	{.name = "reuse_idle",
+	 .type = CONF_SECONDS,
+	 AT(reuse_idle),
+	 .def = "2",
+	 .max = 3600,
+	 .doc = "Seconds for which an idle connection is kept."},
 	{0},
 };
 #undef AT
@@ -352,6 +404,39 @@ note_addr(GatewayLoader *loader, const HostPort *addr, const YamlNode *place)
 	config_note_name(loader->addrs, "listen address", text, place, loader->report);
 }
 
+static bool
+is_verified(const SmtpHostConf *host)
+{
+	const char *tls = tls_names[host->tls];
+	return strcmp(tls, "verified") == 0 ||
+	       (strcmp(tls, "implicit") == 0 && (host->tls_ca != NULL || host->tls_name != NULL));
+}
+
+static void
+check_host(const SmtpHostConf *host, const YamlNode *map, ConfReport *report)
+{
+	bool verified = is_verified(host);
+	if (strcmp(tls_names[host->tls], "verified") == 0 && host->tls_name == NULL)
+		conf_warning(report, config_place(map, "tls"),
+			     "'tls: verified' without 'tls_name': the certificate must carry the "
+			     "address that is connected to");
+	if (!verified && (host->tls_ca != NULL || host->tls_name != NULL))
+		conf_warning(report,
+			     config_place(map, host->tls_ca != NULL ? "tls_ca" : "tls_name"),
+			     "certificates are checked only with 'tls: verified' or 'implicit'");
+	if ((host->auth_user == NULL) != (host->auth_secret_file == NULL))
+		conf_error(report,
+			   config_place(map,
+					host->auth_user != NULL ? "auth_user" : "auth_secret_file"),
+			   "'auth_user' and 'auth_secret_file' belong together");
+	else if (host->auth_user != NULL && !verified)
+		conf_warning(report, config_place(map, "auth_user"),
+			     "the password goes to whoever answers: use 'tls: verified'");
+	if (host->source != NULL && !net_is_literal(host->source))
+		conf_error(report, config_place(map, "source"),
+			   "'source' must be an address, not '%s'", host->source);
+}
+
 static void
 read_hosts(GatewayLoader *loader)
 {
@@ -368,7 +453,8 @@ read_hosts(GatewayLoader *loader)
 		SmtpHostConf *host = g_new0(SmtpHostConf, 1);
 		g_ptr_array_add(loader->config->hosts, host);
 		host->tag = g_strdup(yaml_text(yaml_key(hosts, i)));
-		conf_fill(host, host_keys, yaml_value(hosts, i), NULL, loader->report);
+		if (conf_fill(host, host_keys, yaml_value(hosts, i), NULL, loader->report))
+			check_host(host, yaml_value(hosts, i), loader->report);
 	}
 }
 

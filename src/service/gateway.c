@@ -18,6 +18,10 @@ on_accept(void *arg, Worker *worker, int fd, const NetAddr *peer)
 bool
 gateway_listen(Gateway *gateway, GError **ret_error)
 {
+	if (gateway->outputs_error != NULL) {
+		g_propagate_error(ret_error, g_steal_pointer(&gateway->outputs_error));
+		return false;
+	}
 	for (unsigned i = 0; i < gateway_services(gateway); i++) {
 		GatewayService *service = &gateway->services[i];
 		const HostPort *addr = service->yaml->addr;
@@ -82,27 +86,6 @@ gateway_active(Gateway *gateway)
 
 /* ---- life ---- */
 
-static Usec
-at_most(Usec span, Usec limit)
-{
-	return limit > 0 && limit < span ? limit : span;
-}
-
-static void
-output_init(SmtpOutputConf *output, const SmtpHostConf *host)
-{
-	smtp_output_conf_init(output);
-	output->name = host->tag;
-	output->ehlo_host = host->ehlo_host;
-	output->protocol = host->protocol == 1 ? SMTP_PROTOCOL_LMTP : SMTP_PROTOCOL_SMTP;
-	output->enable_bdat = host->enable_bdat;
-	SmtpClientTimeouts *t = &output->timeouts;
-	Usec *const phases[] = {&t->connect, &t->greeting, &t->ehlo,  &t->mail,
-				&t->rcpt,    &t->data,     &t->block, &t->dot};
-	for (size_t i = 0; i < G_N_ELEMENTS(phases); i++)
-		*phases[i] = at_most(*phases[i], host->timeout);
-}
-
 Gateway *
 gateway_new(const GatewayOptions *options)
 {
@@ -116,9 +99,7 @@ gateway_new(const GatewayOptions *options)
 	gateway->host.entropy = (unsigned)gateway->config->rest.rest_id_entropy;
 	gateway_rest_init(gateway);
 	gateway_set_uris(gateway, options->uris.session_uri);
-	gateway->outputs = g_new0(SmtpOutputConf, gateway->config->hosts->len + 1);
-	for (guint i = 0; i < gateway->config->hosts->len; i++)
-		output_init(&gateway->outputs[i], g_ptr_array_index(gateway->config->hosts, i));
+	gateway_outputs_init(gateway);
 	unsigned workers = workers_count(gateway->workers);
 	gateway->homes = g_new0(GatewayHome, workers);
 	for (unsigned i = 0; i < workers; i++) {
@@ -156,7 +137,7 @@ gateway_free(Gateway *gateway)
 	}
 	g_free(gateway->services);
 	g_free(gateway->homes);
-	g_free(gateway->outputs);
+	gateway_outputs_clear(gateway);
 	gateway_config_unref(gateway->config);
 	g_free(gateway->hostname);
 	g_free(gateway->session_uri);

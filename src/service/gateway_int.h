@@ -19,6 +19,14 @@ typedef struct GatewayService {
 	NetCidr *proxies, *xclients; /* of yaml's lists; owned */
 } GatewayService;
 
+/* One SMTP output with what it was made of; immutable. */
+typedef struct GatewayOutput {
+	SmtpOutputConf conf;
+	TlsContext *tls;
+	char *secret;
+	NetAddr source;
+} GatewayOutput;
+
 /* The gateway's part of one worker. */
 typedef struct GatewayHome {
 	Gateway *gateway;
@@ -37,7 +45,8 @@ struct Gateway {
 	Pool *pool;
 	char *hostname, *session_uri;
 	GatewayHome *homes;       /* one per worker */
-	SmtpOutputConf *outputs;  /* one per config->hosts */
+	GatewayOutput *outputs;   /* one per config->hosts */
+	GError *outputs_error;    /* told by gateway_listen */
 	GatewayService *services; /* config->services->len */
 	atomic_bool draining;
 };
@@ -47,6 +56,9 @@ gateway_home(Gateway *gateway, const Worker *worker)
 {
 	return &gateway->homes[worker_index(worker)];
 }
+/* gateway_output.c */
+void gateway_outputs_init(Gateway *gateway);
+void gateway_outputs_clear(Gateway *gateway);
 /* NULL: no such tag. */
 const SmtpOutputConf *gateway_output(const Gateway *gateway, const char *tag);
 

@@ -19,16 +19,6 @@ typedef struct GatewayTx {
 	void *done_arg;
 } GatewayTx;
 
-const SmtpOutputConf *
-gateway_output(const Gateway *gateway, const char *tag)
-{
-	for (guint i = 0; i < gateway->config->hosts->len; i++) {
-		if (g_strcmp0(gateway->outputs[i].name, tag) == 0)
-			return &gateway->outputs[i];
-	}
-	return NULL;
-}
-
 static void
 delivery_free(void *arg)
 {
@@ -76,6 +66,7 @@ on_change(void *arg, Tx *tx)
 			 LOG_S("host", tx->remote_host != NULL ? tx->remote_host->host : NULL),
 			 LOG_I("rcpts", tx_rcpt_count(tx)), LOG_B("cancelled", tx->cancelled),
 			 LOG_I("code", response != NULL ? response->code : 0),
+			 LOG_B("unacknowledged", smtp_response_is_unacknowledged(response)),
 			 LOG_S("text", response != NULL ? response->message : NULL));
 	}
 	timer_set(&delivery->timer, done ? conf->gc_done_ttl : conf->gc_tx_ttl);

@@ -2,12 +2,10 @@
 #include <string.h>
 
 #include "smtp/client_int.h"
+#include "smtp/reply_text.h"
 
 #define BUSY_MAX (3600 * USEC_PER_SEC) /* without a command: the user has not gone on */
 
-static void banner_reply(SmtpClient *client);
-static void ehlo_reply(SmtpClient *client);
-static void helo_reply(SmtpClient *client);
 static void busy_reply(SmtpClient *client);
 static void body_reply(SmtpClient *client);
 static void rset_reply(SmtpClient *client);
@@ -25,10 +23,15 @@ typedef struct StateRow {
 #define ROW(state, waits_for, reply, to) [CLIENT_##state] = {#state, waits_for, reply, to}
 
 static const StateRow states[CLIENT_STATES] = {
-	ROW(CONNECT, "the connection", NULL, TO(BANNER)),
-	ROW(BANNER, "the greeting", banner_reply, TO(EHLO)),
-	ROW(EHLO, "the reply to EHLO", ehlo_reply, TO(HELO) | TO(BUSY) | TO(IDLE)),
-	ROW(HELO, "the reply to HELO", helo_reply, TO(BUSY) | TO(IDLE)),
+	ROW(CONNECT, "the connection", NULL, TO(BANNER) | TO(TLS)),
+	ROW(BANNER, "the greeting", client_banner_reply, TO(EHLO)),
+	ROW(EHLO, "the reply to EHLO", client_ehlo_reply,
+	    TO(HELO) | TO(STARTTLS) | TO(AUTH) | TO(BUSY) | TO(IDLE)),
+	ROW(HELO, "the reply to HELO", client_helo_reply, TO(BUSY) | TO(IDLE)),
+	ROW(STARTTLS, "the reply to STARTTLS", client_starttls_reply,
+	    TO(TLS) | TO(AUTH) | TO(BUSY) | TO(IDLE)),
+	ROW(TLS, "the TLS handshake", NULL, TO(BANNER) | TO(EHLO)),
+	ROW(AUTH, "the reply to AUTH", client_auth_reply, TO(BUSY) | TO(IDLE)),
 	ROW(BUSY, "a reply", busy_reply, TO(BODY) | TO(RSET) | TO(IDLE)),
 	ROW(BODY, "the message to be taken", body_reply, TO(BUSY)),
 	ROW(RSET, "the reply to RSET", rset_reply, TO(IDLE)),
@@ -36,7 +39,7 @@ static const StateRow states[CLIENT_STATES] = {
 	ROW(CLOSED, NULL, NULL, 0),
 };
 
-static void
+void
 client_set_state(SmtpClient *client, ClientState state)
 {
 	const StateRow *row = &states[state];
@@ -67,12 +70,18 @@ command_timeout(const SmtpClient *client)
 	case PIPE_EHLO:
 	case PIPE_HELO:
 		return or_default(t->ehlo, 300);
+	case PIPE_STARTTLS:
+		return or_default(t->tls, 60);
+	case PIPE_AUTH:
+		return or_default(t->auth, 180);
 	case PIPE_MAIL:
 		return or_default(t->mail, 300);
 	case PIPE_RCPT:
 		return or_default(t->rcpt, 300);
 	case PIPE_DATA:
 		return or_default(t->data, 120);
+	case PIPE_BDAT:
+		return or_default(t->block, 180);
 	case PIPE_DOT:
 		return or_default(t->dot, 600);
 	case PIPE_RSET:
@@ -92,6 +101,8 @@ state_timeout(const SmtpClient *client)
 		return or_default(t->connect, 30);
 	case CLIENT_BANNER:
 		return or_default(t->greeting, 300);
+	case CLIENT_TLS:
+		return or_default(t->tls, 60);
 	case CLIENT_BODY:
 		return conn_unsent(client->conn) > 0 ? or_default(t->block, 180) : BUSY_MAX;
 	case CLIENT_IDLE:
@@ -99,6 +110,12 @@ state_timeout(const SmtpClient *client)
 	default:
 		return command_timeout(client);
 	}
+}
+
+Usec
+client_wait_timeout(const SmtpOutputConf *conf)
+{
+	return or_default(conf->timeouts.mail, 300);
 }
 
 static void
@@ -161,27 +178,34 @@ client_lose(SmtpClient *client, ClientLoss loss)
 {
 	SmtpDelivery *delivery = g_steal_pointer(&client->delivery);
 	loss.reused = client->uses > 1;
+	loss.unsent = conn_unsent(client->conn) > 0;
 	client_close(client);
 	if (delivery != NULL)
 		delivery_on_lost(delivery, &loss);
 }
 
-static void
+void
 client_fail(SmtpClient *client, int code, const char *text)
 {
 	client_lose(client, (ClientLoss){.code = code, .text = text});
 }
 
-static void
+void
 client_fail_reply(SmtpClient *client)
 {
-	/* the reply stays until the end of the turn, as the client does */
-	client_lose(client, (ClientLoss){.code = client->reply->code,
-					 .text = client->reply->text->str,
-					 .is_reply = true});
+	g_autofree char *text = smtp_reply_text(client->reply);
+	client_lose(client,
+		    (ClientLoss){.code = client->reply->code, .text = text, .is_reply = true});
 }
 
-static void
+void
+client_lose_plain(SmtpClient *client)
+{
+	client_lose(client,
+		    (ClientLoss){.code = 450, .text = "4.7.5 TLS handshake failed", .plain = true});
+}
+
+void
 client_fail_junk(SmtpClient *client, const char *what)
 {
 	g_autofree char *text = g_strdup_printf("4.5.0 next hop sent %s", what);
@@ -212,21 +236,11 @@ void
 client_pump(SmtpClient *client)
 {
 	size_t len;
-	const char *text = pipeline_take(&client->pipeline, client->caps.pipelining, &len);
+	bool pipelining = client->caps.pipelining && !client->conf->no_pipelining;
+	const char *text = pipeline_take(&client->pipeline, pipelining, &len);
 	if (text != NULL)
 		conn_write(client->conn, text, len);
 	client_rearm(client);
-}
-
-static void
-say_hello(SmtpClient *client, PipeKind kind)
-{
-	const char *verb = kind == PIPE_HELO                              ? "HELO"
-			   : client->conf->protocol == SMTP_PROTOCOL_LMTP ? "LHLO"
-									  : "EHLO";
-	g_string_append_printf(client->pipeline.text, "%s %s\r\n", verb, client->conf->ehlo_host);
-	pipeline_push(&client->pipeline, kind, 0);
-	client_pump(client);
 }
 
 void
@@ -244,8 +258,8 @@ client_body_progress(SmtpClient *client)
 void
 client_end_body(SmtpClient *client)
 {
-	pipeline_push(&client->pipeline, PIPE_DOT, 0);
-	client_set_state(client, CLIENT_BUSY);
+	if (client->state == CLIENT_BODY)
+		client_set_state(client, CLIENT_BUSY);
 	client_pump(client);
 }
 
@@ -262,7 +276,7 @@ client_borrow(SmtpClient *client, SmtpDelivery *delivery)
 	}
 }
 
-static void
+void
 client_ready(SmtpClient *client)
 {
 	client->uses++; /* also without a borrower: the next one finds it waiting */
@@ -308,44 +322,6 @@ client_release(SmtpClient *client, ClientAfter after)
 }
 
 /* ---- replies ---- */
-
-static void
-banner_reply(SmtpClient *client)
-{
-	if (client->reply->code / 100 != 2) {
-		client_fail_reply(client);
-		return;
-	}
-	client_set_state(client, CLIENT_EHLO);
-	say_hello(client, PIPE_EHLO);
-}
-
-static void
-ehlo_reply(SmtpClient *client)
-{
-	int code = client->reply->code;
-	bool lmtp = client->conf->protocol == SMTP_PROTOCOL_LMTP;
-	pipeline_answered(&client->pipeline);
-	if (code / 100 == 2) {
-		smtp_caps_parse(client->reply->text->str, &client->caps);
-		client_ready(client);
-	} else if (code / 100 == 5 && !lmtp) {
-		client_set_state(client, CLIENT_HELO);
-		say_hello(client, PIPE_HELO);
-	} else {
-		client_fail_reply(client);
-	}
-}
-
-static void
-helo_reply(SmtpClient *client)
-{
-	pipeline_answered(&client->pipeline);
-	if (client->reply->code / 100 == 2)
-		client_ready(client);
-	else
-		client_fail_reply(client);
-}
 
 static void
 busy_reply(SmtpClient *client)
@@ -407,6 +383,16 @@ idle_reply(SmtpClient *client)
 	client_close(client);
 }
 
+/* The command it would answer has not left yet: somebody says what we want to hear.  A refusal is
+ * good enough, once it comes to the message. */
+static bool
+is_early(const SmtpClient *client)
+{
+	const PipeCommand *command = pipeline_waiting(&client->pipeline);
+	return command != NULL && pipe_kind_ends_group(command->kind) &&
+	       client->reply->code / 100 < 4 && conn_unsent(client->conn) > 0;
+}
+
 static void
 on_line(SmtpClient *client, const char *line, size_t len)
 {
@@ -417,7 +403,10 @@ on_line(SmtpClient *client, const char *line, size_t len)
 		client_fail_junk(client, "something that is no SMTP reply");
 		break;
 	case SMTP_REPLY_DONE:
-		states[client->state].on_reply(client);
+		if (is_early(client))
+			client_fail_junk(client, "a reply before it had the command");
+		else
+			states[client->state].on_reply(client);
 		/* a closed client lives until the end of the turn */
 		smtp_reply_reset(client->reply);
 		break;
@@ -429,6 +418,8 @@ on_timeout(SmtpClient *client)
 {
 	if (client->state == CLIENT_IDLE)
 		client_quit(client);
+	else if (client->state == CLIENT_TLS)
+		client_on_tls_failed(client, "timeout");
 	else
 		client_fail_timeout(client);
 }
@@ -438,6 +429,10 @@ on_error(SmtpClient *client, const char *text)
 {
 	const char *reason = g_str_has_prefix(text, "connect: ") ? text + 9 : text;
 	bool connecting = client->state == CLIENT_CONNECT;
+	if (client->state == CLIENT_TLS) {
+		client_on_tls_failed(client, text);
+		return;
+	}
 	g_autofree char *full = g_strdup_printf(
 		connecting ? "connect error %s" : "4.4.2 connection to next hop lost: %s", reason);
 	client_fail(client, connecting ? 400 : 450, full);
@@ -450,7 +445,10 @@ on_conn(void *arg, Conn *conn, ConnEvent event, const char *data, size_t len)
 	(void)conn;
 	switch (event) {
 	case CONN_CONNECTED:
-		client_set_state(client, CLIENT_BANNER);
+		client_on_connected(client);
+		break;
+	case CONN_TLS_READY:
+		client_on_tls_ready(client);
 		break;
 	case CONN_LINE:
 		on_line(client, data, len);
@@ -463,7 +461,10 @@ on_conn(void *arg, Conn *conn, ConnEvent event, const char *data, size_t len)
 			delivery_on_drained(client->delivery);
 		break;
 	case CONN_EOF:
-		client_fail(client, 450, "4.4.2 next hop closed the connection");
+		if (client->state == CLIENT_TLS)
+			client_on_tls_failed(client, "the peer has closed");
+		else
+			client_fail(client, 450, "4.4.2 next hop closed the connection");
 		break;
 	case CONN_TIMEOUT:
 		on_timeout(client);
@@ -487,7 +488,10 @@ client_new(SmtpDest *dest, SmtpDelivery *delivery)
 	client->all_link.data = client->idle_link.data = client;
 	pipeline_init(&client->pipeline);
 	client->reply = smtp_reply_new();
-	client->conn = conn_connect(dest->pool->worker, &dest->addr, NULL, NULL, on_conn, client);
+	client->no_tls = delivery->plain ||
+			 (dest->plain_until > 0 && !clock_passed(dest->plain_until));
+	client->conn = conn_connect(dest->pool->worker, &dest->addr, client->conf->source, NULL,
+				    on_conn, client);
 	client_rearm(client);
 	return client;
 }

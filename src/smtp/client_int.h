@@ -12,18 +12,23 @@
 #include "smtp/envelope.h"
 #include "smtp/pipeline.h"
 #include "smtp/reply.h"
+#include "smtp/text_writer.h"
 
 typedef struct SmtpClient SmtpClient;
 typedef struct SmtpDelivery SmtpDelivery;
 typedef struct SmtpDest SmtpDest;
+typedef struct SmtpLmtp SmtpLmtp;
 
-/* CONNECT > BANNER > EHLO > (HELO) > BUSY > BODY > BUSY > IDLE > BUSY
- *                            BUSY > RSET > IDLE     any > CLOSED */
+/* CONNECT > (TLS) > BANNER > EHLO > (HELO) > (STARTTLS > TLS > EHLO) > (AUTH) > BUSY
+ * BUSY > BODY > BUSY > IDLE > BUSY      BUSY > RSET > IDLE      any > CLOSED */
 typedef enum ClientState {
 	CLIENT_CONNECT,
 	CLIENT_BANNER,
 	CLIENT_EHLO,
 	CLIENT_HELO,
+	CLIENT_STARTTLS,
+	CLIENT_TLS, /* handshake */
+	CLIENT_AUTH,
 	CLIENT_BUSY, /* borrowed */
 	CLIENT_BODY, /* borrowed, and between 354 and the final dot */
 	CLIENT_RSET, /* cleaning up behind a failed transaction */
@@ -41,6 +46,9 @@ struct SmtpClient {
 	Pipeline pipeline;
 	SmtpReply *reply; /* being read */
 	SmtpCaps caps;
+	bool no_tls; /* a handshake has failed: this one is to go on in plain text */
+	bool authed;
+	unsigned auth_step;
 	unsigned uses;   /* transactions begun on it */
 	GList all_link;  /* in dest->clients */
 	GList idle_link; /* in dest->idle */
@@ -56,9 +64,10 @@ struct SmtpDest {
 	SmtpDestKey key;
 	SmtpClientPool *pool;
 	NetAddr addr;
-	GQueue clients; /* all of them */
-	GQueue idle;    /* the last one used first */
-	GQueue waiting; /* deliveries without a client */
+	Deadline plain_until; /* no STARTTLS (opportunistic) */
+	GQueue clients;       /* all of them */
+	GQueue idle;          /* the last one used first */
+	GQueue waiting;       /* deliveries without a client */
 };
 
 struct SmtpClientPool {
@@ -95,13 +104,37 @@ struct SmtpDelivery {
 	GList pool_link, wait_link;
 	NetAddr addr;
 	bool retried; /* a dead reused connection was replaced once */
+	bool plain;   /* an opportunistic handshake failed: without TLS now */
 	bool replied; /* something came back in this transaction */
 	bool mail_pushed, data_pushed, utf8;
 	unsigned rcpts_pushed; /* seen; those that could not be sent are answered already */
 	uint64_t offset;       /* of the message, given to the connection */
+	bool bdat;             /* in chunks; `text` writes them, otherwise `writer` */
 	SmtpDataWriter writer;
+	SmtpTextWriter text;
 	Response *dead;
+	SmtpLmtp *lmtp; /* several recipients over LMTP; else NULL */
 };
+
+/* ---- client.c ---- */
+/* For client_hello.c alone. */
+void client_set_state(SmtpClient *client, ClientState state);
+void client_fail(SmtpClient *client, int code, const char *text);
+void client_fail_reply(SmtpClient *client);
+void client_fail_junk(SmtpClient *client, const char *what);
+/* The handshake failed and policy allows plain text: over a fresh connection. */
+void client_lose_plain(SmtpClient *client);
+void client_ready(SmtpClient *client); /* for transactions */
+
+/* ---- client_hello.c ---- */
+void client_on_connected(SmtpClient *client);
+void client_on_tls_ready(SmtpClient *client);
+void client_on_tls_failed(SmtpClient *client, const char *text);
+void client_banner_reply(SmtpClient *client);
+void client_ehlo_reply(SmtpClient *client);
+void client_helo_reply(SmtpClient *client);
+void client_starttls_reply(SmtpClient *client);
+void client_auth_reply(SmtpClient *client);
 
 /* ---- client.c ---- */
 SmtpClient *client_new(SmtpDest *dest, SmtpDelivery *delivery);
@@ -123,7 +156,10 @@ void client_pump(SmtpClient *client);
  */
 void client_begin_body(SmtpClient *client);
 void client_body_progress(SmtpClient *client);
+/* The end was written, and a PIPE_DOT pushed for each reply that is to come. */
 void client_end_body(SmtpClient *client);
+/* How long a delivery waits for a connection of a full destination. */
+Usec client_wait_timeout(const SmtpOutputConf *conf);
 
 /* ---- delivery.c: told by the client ---- */
 void delivery_on_ready(SmtpDelivery *delivery);
@@ -134,6 +170,8 @@ typedef struct ClientLoss {
 	int code; /* what to answer instead */
 	const char *text;
 	bool is_reply; /* the hop said so; otherwise our words */
+	bool plain;    /* to be tried again without TLS */
+	bool unsent;   /* not all that we wrote has left */
 	bool reused;   /* the connection had served others before: its end may have nothing to do
 			  with this transaction */
 } ClientLoss;
@@ -141,6 +179,35 @@ typedef struct ClientLoss {
 void delivery_on_lost(SmtpDelivery *delivery, const ClientLoss *loss);
 /* By the pool: it is freed. */
 void delivery_on_pool_free(SmtpDelivery *delivery);
+
+/* ---- delivery_body.c: the message, by DATA or BDAT ---- */
+void delivery_set_state(SmtpDelivery *delivery, DeliveryState state);
+void delivery_give_back(SmtpDelivery *delivery, ClientAfter after);
+/* Whatever is asked for from now on gets this answer; `response` is moved. */
+void delivery_die(SmtpDelivery *delivery, Response *response);
+Blob *delivery_raw(const SmtpDelivery *delivery);
+bool delivery_may_bdat(const SmtpDelivery *delivery);
+/* The state is BODY: sends what can be sent. */
+void delivery_feed(SmtpDelivery *delivery);
+
+/* ---- delivery_lmtp.c: an answer to the message for each recipient ---- */
+/* Before the first recipient is sent. */
+void delivery_lmtp_begin(SmtpDelivery *delivery);
+void delivery_lmtp_free(SmtpDelivery *delivery); /* NULL member is fine */
+/* The reply to RCPT; false when it is to be told at once. */
+bool delivery_lmtp_take_rcpt(SmtpDelivery *delivery, unsigned index, const SmtpReply *reply);
+size_t delivery_answered(const SmtpDelivery *delivery); /* recipients, told or held back */
+size_t delivery_accepted(const SmtpDelivery *delivery);
+/* The message was sent: pushes what is to be answered. */
+void delivery_push_dots(SmtpDelivery *delivery);
+/* A reply after the dot; true when it was the last. */
+bool delivery_lmtp_take_dot(SmtpDelivery *delivery, unsigned index, const SmtpReply *reply);
+/* Answers the recipients that are held back, and returns the answer to the message; `missing` (not
+ * counted) stands for replies that did not come. */
+Response *delivery_lmtp_conclude(SmtpDelivery *delivery, Response *missing);
+/* Tells what is held back; or only the refusals among it. */
+void delivery_lmtp_tell(SmtpDelivery *delivery);
+void delivery_lmtp_drop(SmtpDelivery *delivery);
 
 /* ---- client_pool.c ---- */
 typedef enum PoolWant { POOL_ANY, POOL_FRESH } PoolWant;

@@ -12,11 +12,15 @@ smtp_output_conf_init(SmtpOutputConf *conf)
 		.name = "",
 		.ehlo_host = "localhost",
 		.protocol = SMTP_PROTOCOL_SMTP,
+		.tls_policy = SMTP_TLS_OPPORTUNISTIC,
+		.chunk_size = 64 * 1024,
 		.timeouts =
 			{
 				.connect = 30 * USEC_PER_SEC,
 				.greeting = 300 * USEC_PER_SEC,
 				.ehlo = 300 * USEC_PER_SEC,
+				.tls = 60 * USEC_PER_SEC,
+				.auth = 180 * USEC_PER_SEC,
 				.mail = 300 * USEC_PER_SEC,
 				.rcpt = 300 * USEC_PER_SEC,
 				.data = 120 * USEC_PER_SEC,
@@ -125,7 +129,10 @@ pool_acquire(SmtpDelivery *delivery, PoolWant want)
 	} else {
 		delivery->dest = dest;
 		g_queue_push_tail_link(&dest->waiting, &delivery->wait_link);
-		timer_set(&delivery->wait, delivery->conf->timeouts.mail);
+		timer_set(&delivery->wait, client_wait_timeout(delivery->conf));
+		/* a free connection is no use to one who needs a fresh one, but it has its place */
+		if (dest->idle.length > 0)
+			client_leave(dest->idle.tail->data);
 	}
 }
 

@@ -5,9 +5,8 @@
 #include <string.h>
 
 #include "smtp/client_int.h"
+#include "smtp/reply_text.h"
 
-#define FEED_UNSENT (128 * 1024) /* bytes in the connection above which the message waits */
-#define FEED_PIECE  (32 * 1024)
 /* A message that is not complete yet is begun when so much of it is there: it is worth it, and
  * small ones do not hold a connection in DATA while their client dawdles. */
 #define STREAM_MIN (64 * 1024)
@@ -28,28 +27,32 @@ static const unsigned successors[DELIVERY_STATES] = {
 	[DELIVERY_DONE] = 0,
 };
 
-static void
+void
 delivery_set_state(SmtpDelivery *delivery, DeliveryState state)
 {
 	k_assert((successors[delivery->state] & (1U << state)) != 0);
 	delivery->state = state;
 }
 
-static void
-give_back(SmtpDelivery *delivery, ClientAfter after)
+void
+delivery_give_back(SmtpDelivery *delivery, ClientAfter after)
 {
 	SmtpClient *client = g_steal_pointer(&delivery->client);
 	if (client != NULL)
 		client_release(client, after);
 }
 
-/* Whatever is asked for from now on gets this answer; `response` is moved. */
-static void
-die(SmtpDelivery *delivery, Response *response)
+void
+delivery_die(SmtpDelivery *delivery, Response *response)
 {
+	bool sent = delivery->state == DELIVERY_DOT;
 	delivery_set_state(delivery, DELIVERY_DEAD);
 	pool_leave_waiting(delivery);
 	delivery->dead = response;
+	if (delivery->lmtp != NULL && sent)
+		(void)tx_answer_data(delivery->tx, delivery_lmtp_conclude(delivery, response));
+	else if (delivery->lmtp != NULL)
+		delivery_lmtp_drop(delivery);
 	tx_fill_in_flight(delivery->tx, delivery->dead);
 }
 
@@ -58,20 +61,23 @@ static void
 finish(SmtpDelivery *delivery, Response *response, ClientAfter after)
 {
 	delivery_set_state(delivery, DELIVERY_DONE);
+	if (delivery->lmtp != NULL)
+		delivery_lmtp_tell(delivery);
 	(void)tx_answer_data(delivery->tx, response);
-	give_back(delivery, after);
+	delivery_give_back(delivery, after);
 }
 
 static Response *
 reply_response(const SmtpReply *reply)
 {
-	return response_new(reply->code, reply->text->str);
+	g_autofree char *text = smtp_reply_text(reply);
+	return response_new(reply->code, text);
 }
 
 /* ---- envelope ---- */
 
-static Blob *
-raw_body(const SmtpDelivery *delivery)
+Blob *
+delivery_raw(const SmtpDelivery *delivery)
 {
 	return delivery->tx->body != NULL ? delivery->tx->body->raw : NULL;
 }
@@ -82,7 +88,7 @@ mail_failed(SmtpDelivery *delivery, Response *response, ClientAfter after)
 	delivery_set_state(delivery, DELIVERY_FAILED);
 	(void)tx_answer_mail(delivery->tx, response);
 	(void)tx_check_preconditions(delivery->tx);
-	give_back(delivery, after);
+	delivery_give_back(delivery, after);
 }
 
 static bool
@@ -104,10 +110,11 @@ static bool
 push_mail(SmtpDelivery *delivery)
 {
 	SmtpClient *client = delivery->client;
-	Blob *raw = raw_body(delivery);
+	Blob *raw = delivery_raw(delivery);
 	delivery->utf8 = wants_utf8(delivery);
 	SmtpMailOptions options = {
 		.size = raw != NULL && blob_is_final(raw) ? (int64_t)blob_len(raw) : -1,
+		.bdat = delivery_may_bdat(delivery),
 		.utf8 = delivery->utf8,
 	};
 	Response *refusal = smtp_envelope_mail(client->pipeline.text, delivery->tx->mail_from,
@@ -133,8 +140,6 @@ push_rcpts(SmtpDelivery *delivery)
 			continue; /* somebody else knew already */
 		if (delivery->data_pushed)
 			refusal = response_new(503, "5.5.1 recipient after the message");
-		else if (i > 0 && delivery->conf->protocol == SMTP_PROTOCOL_LMTP)
-			refusal = response_new(450, "lmtp multi-rcpt unimplemented");
 		else
 			refusal = smtp_envelope_rcpt(client->pipeline.text, tx_rcpt(tx, i)->to,
 						     &client->caps, delivery->utf8);
@@ -156,20 +161,29 @@ no_recipients(const Tx *tx)
 	return response_new(554, NO_RECIPIENTS);
 }
 
+/* The hop takes nobody: as finish, when all that were held back are told. */
+static void
+finish_empty(SmtpDelivery *delivery, ClientAfter after)
+{
+	if (delivery->lmtp != NULL)
+		delivery_lmtp_tell(delivery);
+	finish(delivery, no_recipients(delivery->tx), after);
+}
+
 static void
 push_data(SmtpDelivery *delivery)
 {
 	const Tx *tx = delivery->tx;
 	SmtpClient *client = delivery->client;
-	Blob *raw = raw_body(delivery);
-	bool all_answered = tx->rcpt_answers == tx_rcpt_count(tx);
+	Blob *raw = delivery_raw(delivery);
+	bool all_answered = delivery_answered(delivery) == tx_rcpt_count(tx);
 
 	if (tx->body == NULL || delivery->data_pushed)
 		return;
 	bool final = tx_body_is_final(tx->body);
-	if (all_answered && tx_rcpts_accepted(tx) == 0) {
+	if (all_answered && delivery_accepted(delivery) == 0) {
 		if (final && tx->mail_response != NULL)
-			finish(delivery, no_recipients(tx), CLIENT_RESET);
+			finish_empty(delivery, CLIENT_RESET);
 		return;
 	}
 	if (raw == NULL) {
@@ -179,10 +193,17 @@ push_data(SmtpDelivery *delivery)
 		return;
 	}
 	/* DATA joins the group when nothing more can come in front of it. */
+	bool bdat = delivery_may_bdat(delivery);
 	bool now = all_answered ? final || blob_len(raw) >= STREAM_MIN
-				: final && client->caps.pipelining;
+				: final && client->caps.pipelining && !bdat;
 	if (!now)
 		return;
+	if (bdat) {
+		delivery->data_pushed = delivery->bdat = true;
+		delivery_set_state(delivery, DELIVERY_BODY);
+		delivery_feed(delivery);
+		return;
+	}
 	g_string_append(client->pipeline.text, "DATA\r\n");
 	pipeline_push(&client->pipeline, PIPE_DATA, 0);
 	delivery->data_pushed = true;
@@ -193,65 +214,11 @@ run(SmtpDelivery *delivery)
 {
 	if (!delivery->mail_pushed && !push_mail(delivery))
 		return;
+	delivery_lmtp_begin(delivery);
 	push_rcpts(delivery);
 	push_data(delivery);
 	if (delivery->client != NULL)
 		client_pump(delivery->client);
-}
-
-/* ---- message ---- */
-
-static void
-put(void *arg, const char *data, size_t len)
-{
-	conn_write(arg, data, len);
-}
-
-/* One piece of the message; false at the end of what is there, or with *ret_error. */
-static bool
-feed_piece(SmtpDelivery *delivery, Blob *raw, GError **ret_error)
-{
-	Conn *conn = delivery->client->conn;
-	char buf[FEED_PIECE];
-	size_t len = 0;
-	const char *data = blob_peek(raw, delivery->offset, &len);
-	if (data == NULL) {
-		if (delivery->offset >= blob_len(raw))
-			return false;
-		if (!blob_read(raw, delivery->offset, buf, sizeof(buf), &len, ret_error) ||
-		    len == 0)
-			return false;
-		data = buf;
-	}
-	if (len > FEED_PIECE)
-		len = FEED_PIECE;
-	smtp_data_write(&delivery->writer, data, len, put, conn);
-	delivery->offset += len;
-	return true;
-}
-
-static void
-feed(SmtpDelivery *delivery)
-{
-	SmtpClient *client = delivery->client;
-	Blob *raw = raw_body(delivery);
-	g_autoptr(GError) error = NULL;
-	bool more = true;
-	while (more && conn_unsent(client->conn) < FEED_UNSENT)
-		more = feed_piece(delivery, raw, &error);
-	if (more) {
-		conn_want_drained(client->conn);
-	} else if (delivery->offset < blob_len(raw)) {
-		give_back(delivery, CLIENT_BROKEN);
-		die(delivery, response_new(451, "4.3.0 message could not be read; not sent"));
-		return;
-	} else if (blob_is_final(raw)) {
-		smtp_data_write_end(&delivery->writer, put, client->conn);
-		delivery_set_state(delivery, DELIVERY_DOT);
-		client_end_body(client);
-		return;
-	}
-	client_body_progress(client);
 }
 
 /* ---- what happens ---- */
@@ -261,9 +228,10 @@ cancel(SmtpDelivery *delivery)
 {
 	bool open = delivery->state == DELIVERY_DOT || delivery->data_pushed;
 	pool_leave_waiting(delivery);
-	give_back(delivery, open                    ? CLIENT_BROKEN
-			    : delivery->mail_pushed ? CLIENT_RESET
-						    : CLIENT_CLEAN);
+	delivery_give_back(delivery, open                    ? CLIENT_BROKEN
+				     : delivery->mail_pushed ? CLIENT_RESET
+							     : CLIENT_CLEAN);
+	delivery_lmtp_free(delivery);
 	if (delivery->state != DELIVERY_DONE)
 		delivery_set_state(delivery, DELIVERY_DONE);
 }
@@ -288,7 +256,7 @@ look(SmtpDelivery *delivery)
 		break;
 	case DELIVERY_BODY:
 		push_rcpts(delivery);
-		feed(delivery);
+		delivery_feed(delivery);
 		break;
 	case DELIVERY_FAILED:
 		(void)tx_check_preconditions(tx);
@@ -322,55 +290,81 @@ delivery_on_ready(SmtpDelivery *delivery)
 static void
 data_reply(SmtpDelivery *delivery, const SmtpReply *reply)
 {
-	bool any = tx_rcpts_accepted(delivery->tx) > 0;
-	if (reply->code / 100 != 3) {
-		finish(delivery, any ? reply_response(reply) : no_recipients(delivery->tx),
-		       CLIENT_RESET);
+	bool any = delivery_accepted(delivery) > 0;
+	if (reply->code / 100 != 3 && any) {
+		finish(delivery, reply_response(reply), CLIENT_RESET);
+	} else if (reply->code / 100 != 3) {
+		finish_empty(delivery, CLIENT_RESET);
 	} else if (any) {
 		delivery_set_state(delivery, DELIVERY_BODY);
-		smtp_data_writer_init(&delivery->writer);
 		client_begin_body(delivery->client);
-		feed(delivery);
+		delivery_feed(delivery);
+	} else if (delivery->conf->protocol == SMTP_PROTOCOL_LMTP) {
+		finish_empty(delivery, CLIENT_BROKEN); /* no reply would follow the dot */
 	} else {
 		/* RFC 2920 3.1: the server wants a message for nobody; it gets an empty one */
 		delivery_set_state(delivery, DELIVERY_EMPTY);
 		client_begin_body(delivery->client);
 		conn_write(delivery->client->conn, ".\r\n", 3);
+		pipeline_push(&delivery->client->pipeline, PIPE_DOT, 0);
 		client_end_body(delivery->client);
 	}
+}
+
+/* After the dot, or BDAT LAST. */
+static void
+dot_reply(SmtpDelivery *delivery, unsigned index, const SmtpReply *reply)
+{
+	ClientAfter after = reply->code / 100 == 2 ? CLIENT_CLEAN : CLIENT_RESET;
+	if (delivery->state == DELIVERY_EMPTY)
+		finish_empty(delivery, CLIENT_RESET);
+	else if (delivery->lmtp == NULL)
+		finish(delivery, reply_response(reply), after);
+	else if (delivery_lmtp_take_dot(delivery, index, reply))
+		finish(delivery, delivery_lmtp_conclude(delivery, NULL), after);
+}
+
+/* To a chunk: refused, the rest need not be sent; what was sent already is answered behind RSET. */
+static void
+chunk_reply(SmtpDelivery *delivery, const SmtpReply *reply)
+{
+	if (reply->code / 100 != 2)
+		finish(delivery, reply_response(reply), CLIENT_RESET);
+	else if (delivery->state == DELIVERY_BODY)
+		delivery_feed(delivery);
 }
 
 void
 delivery_on_reply(SmtpDelivery *delivery, PipeKind kind, unsigned index, const SmtpReply *reply)
 {
-	bool ok = reply->code / 100 == 2;
 	delivery->replied = true;
 	switch (kind) {
 	case PIPE_MAIL:
-		if (!ok) {
+		if (reply->code / 100 != 2) {
 			mail_failed(delivery, reply_response(reply), CLIENT_RESET);
 			return;
 		}
 		(void)tx_answer_mail(delivery->tx, reply_response(reply));
 		break;
 	case PIPE_RCPT:
-		(void)tx_answer_rcpt(delivery->tx, index, reply_response(reply));
+		if (!delivery_lmtp_take_rcpt(delivery, index, reply))
+			(void)tx_answer_rcpt(delivery->tx, index, reply_response(reply));
 		break;
 	case PIPE_DATA:
 		data_reply(delivery, reply);
 		return;
+	case PIPE_BDAT:
+		chunk_reply(delivery, reply);
+		return;
 	case PIPE_DOT:
-		if (delivery->state == DELIVERY_EMPTY)
-			finish(delivery, no_recipients(delivery->tx), CLIENT_RESET);
-		else
-			finish(delivery, reply_response(reply), ok ? CLIENT_CLEAN : CLIENT_RESET);
+		dot_reply(delivery, index, reply);
 		return;
 	default:
 		k_unreachable();
 	}
 	/* the last answer may be what the message waits for */
 	if (delivery->state == DELIVERY_RUNNING &&
-	    delivery->tx->rcpt_answers == tx_rcpt_count(delivery->tx))
+	    delivery_answered(delivery) == tx_rcpt_count(delivery->tx))
 		run(delivery);
 }
 
@@ -378,35 +372,44 @@ void
 delivery_on_drained(SmtpDelivery *delivery)
 {
 	if (delivery->state == DELIVERY_BODY)
-		feed(delivery);
+		delivery_feed(delivery);
 }
 
-static const char *
-what_is_known(const SmtpDelivery *delivery)
+bool
+smtp_response_is_unacknowledged(const Response *response)
 {
-	return delivery->state == DELIVERY_DOT ? "message sent but not acknowledged"
-					       : "message not sent";
+	return response_temp(response) && strstr(response->message, SMTP_UNACKNOWLEDGED) != NULL;
+}
+
+/* Our own texts say what became of the message, those of the hop are left as they are. */
+static Response *
+loss_response(const SmtpDelivery *delivery, const ClientLoss *loss)
+{
+	bool sent = delivery->state == DELIVERY_DOT && !loss->unsent;
+	if (loss->is_reply || loss->code != 450)
+		return response_new(loss->code, loss->text);
+	return response_newf(loss->code, "%s %s", loss->text,
+			     sent ? SMTP_UNACKNOWLEDGED : SMTP_NOT_SENT);
 }
 
 void
 delivery_on_lost(SmtpDelivery *delivery, const ClientLoss *loss)
 {
 	bool temporary = loss->code / 100 == 4;
+	bool dead = loss->reused && !delivery->replied && !delivery->retried && temporary;
+	bool plain = loss->plain && !delivery->plain;
 	delivery->client = NULL;
-	if (loss->reused && !delivery->replied && !delivery->retried && temporary &&
-	    !delivery->tx->cancelled) {
-		delivery->retried = true;
+	if ((dead || plain) && !delivery->tx->cancelled && delivery->state <= DELIVERY_RUNNING) {
+		delivery->retried = delivery->retried || dead;
+		delivery->plain = delivery->plain || plain;
 		delivery->mail_pushed = delivery->data_pushed = false;
 		delivery->rcpts_pushed = 0;
-		delivery_set_state(delivery, DELIVERY_WAITING);
+		if (delivery->state != DELIVERY_WAITING)
+			delivery_set_state(delivery, DELIVERY_WAITING);
 		pool_acquire(delivery, POOL_FRESH);
 		return;
 	}
-	/* Our own texts say what became of the message, those of the hop are left as they are. */
-	die(delivery,
-	    loss->is_reply || loss->code != 450
-		    ? response_new(loss->code, loss->text)
-		    : response_newf(loss->code, "%s (%s)", loss->text, what_is_known(delivery)));
+	delivery_die(delivery, loss_response(delivery, loss));
 }
 
 void
@@ -415,17 +418,22 @@ delivery_on_pool_free(SmtpDelivery *delivery)
 	g_queue_unlink(&delivery->pool->deliveries, &delivery->pool_link);
 	pool_leave_waiting(delivery);
 	defer_cancel(&delivery->start);
-	give_back(delivery, CLIENT_BROKEN);
+	delivery_give_back(delivery, CLIENT_BROKEN);
 	delivery->pool = NULL;
 	if (delivery->state < DELIVERY_FAILED)
-		die(delivery, response_new(450, "4.3.2 shutting down; message not acknowledged"));
+		delivery_die(delivery,
+			     response_newf(450, "4.3.2 shutting down %s",
+					   delivery->state == DELIVERY_DOT ? SMTP_UNACKNOWLEDGED
+									   : SMTP_NOT_SENT));
 }
 
 static void
 on_wait_timeout(void *arg)
 {
 	SmtpDelivery *delivery = arg;
-	die(delivery, response_new(450, "4.4.5 too many connections to the next hop"));
+	delivery_die(
+		delivery,
+		response_new(450, "4.4.5 too many connections to the next hop " SMTP_NOT_SENT));
 }
 
 /* ---- the port ---- */
@@ -452,13 +460,16 @@ on_start(void *arg)
 {
 	SmtpDelivery *delivery = arg;
 	const HostPort *to = delivery->tx->remote_host;
+	const NetAddr *source = delivery->conf->source;
 	const char *wrong = NULL;
 	if (to == NULL)
 		wrong = "SmtpEndpoint: bad request: no remote_host";
 	else if (!net_addr_parse(to->host, to->port, &delivery->addr))
 		wrong = "SmtpEndpoint: bad request: remote_host.host is not a valid IP address";
+	else if (source != NULL && source->storage.ss_family != delivery->addr.storage.ss_family)
+		wrong = "connect error the source address is of the other family";
 	if (wrong != NULL)
-		die(delivery, response_new(400, wrong));
+		delivery_die(delivery, response_new(400, wrong));
 	else
 		look(delivery);
 	/* not before: a change must not be looked at without an address */

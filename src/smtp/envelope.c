@@ -20,6 +20,48 @@ parse_size(const char *line, size_t len, SmtpCaps *caps)
 		caps->size_max = max;
 }
 
+/* "AUTH PLAIN LOGIN", and "AUTH=PLAIN LOGIN" as servers of old say it. */
+static void
+parse_auth(const char *line, size_t len, SmtpCaps *caps)
+{
+	const char *end = line + len, *word = line + 5;
+	while (word < end) {
+		const char *stop = memchr(word, ' ', (size_t)(end - word));
+		size_t n = (size_t)((stop != NULL ? stop : end) - word);
+		if (n == 5 && g_ascii_strncasecmp(word, "PLAIN", n) == 0)
+			caps->auth_plain = true;
+		else if (n == 5 && g_ascii_strncasecmp(word, "LOGIN", n) == 0)
+			caps->auth_login = true;
+		word += n + 1;
+	}
+}
+
+static void
+parse_keyword(const char *line, size_t word, size_t len, SmtpCaps *caps)
+{
+	const struct {
+		const char *name;
+		bool *flag;
+	} table[] = {
+		{"PIPELINING", &caps->pipelining},
+		{"8BITMIME", &caps->eightbit},
+		{"SMTPUTF8", &caps->smtputf8},
+		{"STARTTLS", &caps->starttls},
+		{"CHUNKING", &caps->chunking},
+		{"BINARYMIME", &caps->binarymime},
+		{"DSN", &caps->dsn},
+	};
+	for (size_t i = 0; i < G_N_ELEMENTS(table); i++) {
+		if (strlen(table[i].name) == word &&
+		    g_ascii_strncasecmp(line, table[i].name, word) == 0)
+			*table[i].flag = true;
+	}
+	if (word == 4 && g_ascii_strncasecmp(line, "SIZE", 4) == 0)
+		parse_size(line, len, caps);
+	else if (word == 4 && len > 4 && g_ascii_strncasecmp(line, "AUTH", 4) == 0)
+		parse_auth(line, len, caps);
+}
+
 void
 smtp_caps_parse(const char *text, SmtpCaps *ret_caps)
 {
@@ -34,14 +76,10 @@ smtp_caps_parse(const char *text, SmtpCaps *ret_caps)
 		for (size_t i = 0; i < word; i++)
 			g_string_append_c(keywords, g_ascii_toupper(line[i]));
 		g_string_append_c(keywords, '\n');
-		if (word == 4 && g_ascii_strncasecmp(line, "SIZE", 4) == 0)
-			parse_size(line, len, ret_caps);
+		parse_keyword(line, word, len, ret_caps);
 		line = end;
 	}
 	ret_caps->keywords = g_string_free(keywords, FALSE);
-	ret_caps->pipelining = smtp_caps_has(ret_caps, "PIPELINING");
-	ret_caps->eightbit = smtp_caps_has(ret_caps, "8BITMIME");
-	ret_caps->smtputf8 = smtp_caps_has(ret_caps, "SMTPUTF8");
 }
 
 void
@@ -74,11 +112,14 @@ put_param(GString *out, const char *keyword, const char *value)
 	}
 }
 
+/* 8bit text is not made 7bit for a hop that cannot take it: that would break signatures. */
 static Response *
-put_body_param(GString *out, const EsmtpParam *param, const SmtpCaps *caps)
+put_body_param(GString *out, const EsmtpParam *param, const SmtpCaps *caps, bool bdat)
 {
 	bool seven = text_equal_nocase(param->value, "7BIT");
-	if (param->value == NULL || (!seven && !smtp_caps_has(caps, param->value)))
+	bool binary = text_equal_nocase(param->value, "BINARYMIME");
+	if (param->value == NULL || (!seven && !smtp_caps_has(caps, param->value)) ||
+	    (binary && !bdat))
 		return response_newf(504, "body=%s and not advertised",
 				     param->value != NULL ? param->value : "");
 	/* 7BIT is what a hop without 8BITMIME takes anyway */
@@ -110,8 +151,17 @@ put_size_param(GString *out, const EsmtpParam *param, const SmtpCaps *caps, int6
 	return NULL;
 }
 
+/* RFC 3461: to a hop that does not know them the message goes without them (5.2.2). */
+static bool
+is_dsn_param(const char *keyword)
+{
+	return text_equal_nocase(keyword, "RET") || text_equal_nocase(keyword, "ENVID") ||
+	       text_equal_nocase(keyword, "NOTIFY") || text_equal_nocase(keyword, "ORCPT");
+}
+
 static Response *
-put_params(GString *out, const Mailbox *mailbox, const SmtpCaps *caps, int64_t size)
+put_params(GString *out, const Mailbox *mailbox, const SmtpCaps *caps,
+	   const SmtpMailOptions *options)
 {
 	for (size_t i = 0; i < mailbox->n_params; i++) {
 		const EsmtpParam *param = &mailbox->params[i];
@@ -119,12 +169,13 @@ put_params(GString *out, const Mailbox *mailbox, const SmtpCaps *caps, int64_t s
 		if (param->keyword == NULL || !smtp_param_is_sendable(param->keyword, param->value))
 			return response_new(501, "5.5.4 bad ESMTP parameter");
 		if (text_equal_nocase(param->keyword, "BODY"))
-			refusal = put_body_param(out, param, caps);
+			refusal = put_body_param(out, param, caps, options->bdat);
 		else if (text_equal_nocase(param->keyword, "SIZE"))
-			refusal = put_size_param(out, param, caps, size);
-		else if (smtp_caps_has(caps, param->keyword))
+			refusal = put_size_param(out, param, caps, options->size);
+		else if (smtp_caps_has(caps, param->keyword) ||
+			 (caps->dsn && is_dsn_param(param->keyword)))
 			put_param(out, param->keyword, param->value);
-		else
+		else if (!is_dsn_param(param->keyword))
 			refusal = response_newf(504,
 						"smtp_endpoint: MAIL esmtp param not advertised "
 						"by peer: %s",
@@ -166,7 +217,7 @@ smtp_envelope_mail(GString *out, const Mailbox *from, const SmtpCaps *caps,
 				    "5.6.7 next hop does not take internationalized addresses");
 	Response *refusal = put_path(out, "MAIL FROM:<", from);
 	if (refusal == NULL)
-		refusal = put_params(out, from, caps, options->size);
+		refusal = put_params(out, from, caps, options);
 	if (refusal == NULL && (options->utf8 || address_needs_utf8(from->addr)) &&
 	    mailbox_param(from, "SMTPUTF8") == NULL)
 		put_param(out, "SMTPUTF8", NULL);
@@ -184,6 +235,6 @@ smtp_envelope_rcpt(GString *out, const Mailbox *to, const SmtpCaps *caps, bool u
 		return response_new(501, "5.1.3 Bad mailbox address syntax");
 	Response *refusal = put_path(out, "RCPT TO:<", to);
 	if (refusal == NULL)
-		refusal = put_params(out, to, caps, -1);
+		refusal = put_params(out, to, caps, &(SmtpMailOptions){.size = -1});
 	return finish_line(out, start, refusal);
 }

@@ -14,7 +14,8 @@
 #define SMTP_SIZE_UNASKED_MAX 8388608
 
 typedef struct SmtpCaps {
-	bool pipelining, eightbit, smtputf8, size;
+	bool pipelining, eightbit, smtputf8, size, starttls, chunking, binarymime, dsn;
+	bool auth_plain, auth_login;
 	uint64_t size_max; /* 0: no fixed limit, or none told */
 	char *keywords;    /* "\nKEYWORD\n...", upper case; NULL after HELO */
 } SmtpCaps;
@@ -26,6 +27,7 @@ bool smtp_caps_has(const SmtpCaps *caps, const char *keyword);
 
 typedef struct SmtpMailOptions {
 	int64_t size; /* bytes of the message if they are known, else -1: replaces a SIZE given */
+	bool bdat;    /* the message goes by BDAT, so it may be binary */
 	bool utf8;    /* an address of the transaction is outside ASCII: asks for SMTPUTF8 */
 } SmtpMailOptions;
 

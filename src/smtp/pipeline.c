@@ -5,10 +5,11 @@ static const struct {
 	const char *name;
 	bool ends_group;
 } rows[] = {
-	[PIPE_EHLO] = {"EHLO", true},  [PIPE_HELO] = {"HELO", true},
-	[PIPE_MAIL] = {"MAIL", false}, [PIPE_RCPT] = {"RCPT", false},
-	[PIPE_DATA] = {"DATA", true},  [PIPE_DOT] = {"end of data", true},
-	[PIPE_RSET] = {"RSET", false},
+	[PIPE_EHLO] = {"EHLO", true},         [PIPE_HELO] = {"HELO", true},
+	[PIPE_STARTTLS] = {"STARTTLS", true}, [PIPE_AUTH] = {"AUTH", true},
+	[PIPE_MAIL] = {"MAIL", false},        [PIPE_RCPT] = {"RCPT", false},
+	[PIPE_DATA] = {"DATA", true},         [PIPE_BDAT] = {"BDAT", false},
+	[PIPE_DOT] = {"end of data", true},   [PIPE_RSET] = {"RSET", false},
 };
 _Static_assert(G_N_ELEMENTS(rows) == PIPE_KINDS, "a row for each kind");
 
@@ -16,6 +17,12 @@ const char *
 pipe_kind_name(PipeKind kind)
 {
 	return rows[kind].name;
+}
+
+bool
+pipe_kind_ends_group(PipeKind kind)
+{
+	return rows[kind].ends_group;
 }
 
 void
@@ -96,6 +103,12 @@ pipeline_drop_unsent(Pipeline *pipeline)
 {
 	g_string_truncate(pipeline->text, start_of(pipeline, pipeline->to_send));
 	g_array_set_size(pipeline->commands, pipeline->to_send);
+}
+
+unsigned
+pipeline_outstanding(const Pipeline *pipeline)
+{
+	return pipeline->to_send - pipeline->to_answer;
 }
 
 bool

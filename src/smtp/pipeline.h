@@ -17,10 +17,13 @@
 typedef enum PipeKind {
 	PIPE_EHLO, /* or LHLO */
 	PIPE_HELO,
+	PIPE_STARTTLS,
+	PIPE_AUTH, /* a step of it */
 	PIPE_MAIL,
 	PIPE_RCPT,
 	PIPE_DATA,
-	PIPE_DOT, /* the end of the message; its bytes do not pass the queue */
+	PIPE_BDAT, /* a chunk that is not the last; its bytes do not pass the queue */
+	PIPE_DOT,  /* the end of the message: the dot or BDAT LAST; likewise */
 	PIPE_RSET,
 	PIPE_KINDS
 } PipeKind;
@@ -42,7 +45,11 @@ typedef struct Pipeline {
 
 void pipeline_init(Pipeline *pipeline);
 void pipeline_clear(Pipeline *pipeline);
-/* Ends the command whose line (with CRLF; nothing for PIPE_DOT) was appended to `text`. */
+/* Whether a command of this kind must be answered before the next is sent; so when its answer
+ * comes, everything we wrote has left. */
+bool pipe_kind_ends_group(PipeKind kind);
+/* Ends the command whose line (with CRLF; nothing for PIPE_BDAT and PIPE_DOT) was appended to
+ * `text`. */
 void pipeline_push(Pipeline *pipeline, PipeKind kind, unsigned index);
 /* What may be sent now, contiguous in `text`; it counts as sent.  NULL and 0: nothing. */
 const char *pipeline_take(Pipeline *pipeline, bool pipelining, size_t *ret_len);
@@ -52,4 +59,6 @@ const PipeCommand *pipeline_waiting(const Pipeline *pipeline);
 void pipeline_answered(Pipeline *pipeline);
 /* Forgets what was not sent. */
 void pipeline_drop_unsent(Pipeline *pipeline);
+/* Sent and not answered. */
+unsigned pipeline_outstanding(const Pipeline *pipeline);
 bool pipeline_is_empty(const Pipeline *pipeline);

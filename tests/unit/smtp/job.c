@@ -75,6 +75,34 @@ job_start(Job *job, Live *live, uint16_t port, const char *const *rcpts, const c
 	live_run(live, job_begin, job);
 }
 
+static void
+add_body(void *arg)
+{
+	Job *job = arg;
+	job->blob = blob_new_bytes(job->body, job->body_len);
+	g_autoptr(TxBody) body = tx_body_new_raw(job->blob);
+	tx_set_body(job->tx, body);
+}
+
+static void
+forget_answers(Job *job)
+{
+	g_clear_pointer(&job->mail, g_free);
+	g_clear_pointer(&job->data, g_free);
+	for (size_t i = 0; i < G_N_ELEMENTS(job->rcpt); i++)
+		g_clear_pointer(&job->rcpt[i], g_free);
+}
+
+void
+job_add_body(Job *job, const char *body)
+{
+	forget_answers(job);
+	job->body = body;
+	job->body_len = strlen(body);
+	job->done = false;
+	live_run(job->live, add_body, job);
+}
+
 static Job *waited_for;
 
 static bool
@@ -105,10 +133,7 @@ void
 job_clear(Job *job)
 {
 	live_run(job->live, job_end, job);
-	g_free(job->mail);
-	g_free(job->data);
-	for (size_t i = 0; i < G_N_ELEMENTS(job->rcpt); i++)
-		g_free(job->rcpt[i]);
+	forget_answers(job);
 }
 
 void

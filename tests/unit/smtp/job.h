@@ -24,6 +24,8 @@ extern const char *const two_rcpts[]; /* and two@b.example */
 /* Starts the delivery of *arg, a Job with its first members filled in; for live_run. */
 void job_begin(void *arg);
 void job_start(Job *job, Live *live, uint16_t port, const char *const *rcpts, const char *body);
+/* For one started without a body, once job_wait has come back: the message, and waiting again. */
+void job_add_body(Job *job, const char *body);
 /* Until all that was asked for is answered. */
 void job_wait(Job *job);
 /* Stops the delivery and frees. */
