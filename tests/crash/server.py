@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The server under test: started, killed and started again on the same ports; each run has a
+number, its generation, which the next hop sees in EHLO."""
+import os
+import random
+import signal
+import string
+import subprocess
+import time
+
+from devkit import procs
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+PORTS = random.SystemRandom()
+
+
+def quiet_port():
+    """A free port outside the range that the kernel takes for outgoing connections: while the
+    server is down nobody else can get it, nor can a client connect to itself on it."""
+    for _ in range(1000):
+        port = PORTS.randrange(20000, 32000)
+        if procs.can_bind(port):
+            return port
+    raise procs.Failed("no free port between 20000 and 32000")
+
+
+class Run:
+    """One life of the server."""
+
+    def __init__(self, generation, start):
+        self.generation, self.start = generation, start
+        self.end = None     # when it was killed or told to end
+        self.how = None     # "kill" or "term"
+        self.frozen = []    # (SIGSTOP, SIGCONT)
+        self.ready = None   # seconds from start to listening
+
+
+class Koukan:
+    """`koukan serve` in a folder.  `runs` says when each generation lived."""
+
+    generations = 0  # shared: replicas of one database need different numbers
+
+    def __init__(self, binary, folder, url, sink_port, **values):
+        self.binary, self.folder = binary, folder
+        os.makedirs(folder, exist_ok=True)
+        self.values = {
+            "gateway_port": quiet_port(), "router_port": quiet_port(), "mx_port": quiet_port(),
+            "msa_port": quiet_port(), "sink_port": sink_port, "url": url, "log_level": "info",
+            "spill_dir": os.path.join(folder, "spill"), "session_refresh": 1, **values}
+        os.makedirs(self.values["spill_dir"], exist_ok=True)
+        self.runs = []
+        self.server = None
+        self.pid = None
+
+    @property
+    def mx(self):
+        return self.values["mx_port"]
+
+    @property
+    def msa(self):
+        return self.values["msa_port"]
+
+    @property
+    def rest(self):
+        return f"http://127.0.0.1:{self.values['router_port']}"
+
+    def config(self, name):
+        with open(os.path.join(HERE, "config", name), encoding="utf-8") as file:
+            text = string.Template(file.read()).substitute(self.values)
+        path = os.path.join(self.folder, name)
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+        return path
+
+    def start(self, wrapper=(), env=None, wait=True):
+        """`wrapper`: a command in front, such as strace."""
+        Koukan.generations += 1
+        self.values["generation"] = Koukan.generations
+        self.runs.append(Run(Koukan.generations, time.monotonic()))
+        argv = [*wrapper, self.binary, "serve", self.config("gateway.yaml"),
+                self.config("router.yaml")]
+        self.server = procs.Server("serve", argv[0], argv[1:], self.folder, env=env)
+        self.pid = self.server.pid
+        if wait:
+            self.wait_ready()
+        return self
+
+    def wait_ready(self, seconds=20.0):
+        self.server.wait_ready(seconds)
+        self.runs[-1].ready = time.monotonic() - self.runs[-1].start
+
+    def note_end(self, how):
+        run = self.runs[-1]
+        if run.end is None:
+            run.end, run.how = time.monotonic(), how
+
+    def is_alive(self):
+        return self.server is not None and self.server.is_alive()
+
+    def kill(self):
+        self.server.kill()
+        self.note_end("kill")
+
+    def kill_traced(self):
+        """The server is a child of the process that we started."""
+        if self.is_alive():
+            for child in procs.children(self.pid):
+                try:
+                    os.kill(child, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+        self.server.finish()
+        self.note_end("kill")
+
+    def end(self, seconds=30.0):
+        """SIGTERM; (exit code, seconds).  The code is None when it had to be killed."""
+        begin = time.monotonic()
+        self.server.signal(signal.SIGTERM)
+        try:
+            code = self.server.popen.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            self.server.kill()
+            code = None
+        self.note_end("term" if code == 0 else "kill")
+        return code, time.monotonic() - begin
+
+    def close(self):
+        if self.is_alive():
+            self.end()
+
+    def log(self, *words):
+        """Lines of the log that contain all words."""
+        try:
+            with open(self.server.err_path, encoding="utf-8", errors="replace") as file:
+                return [line.rstrip() for line in file if all(word in line for word in words)]
+        except FileNotFoundError:
+            return []
+
+    def slowest_start(self):
+        return max((run.ready for run in self.runs if run.ready is not None), default=0.0)
