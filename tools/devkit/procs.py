@@ -52,9 +52,13 @@ def free_port():
         rest = range(10000, 65536)
     for _ in range(200):
         port = random.choice(rest)
-        if can_bind(port):
+        if port not in named_ports and can_bind(port):
+            named_ports.add(port)
             return port
     raise Failed("no free port found")
+
+
+named_ports = set()  # by this process: two of one configuration must differ
 
 
 def can_bind(port):
