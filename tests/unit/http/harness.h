@@ -128,6 +128,16 @@ raw_read(int fd, const char *want, int ms)
 	return g_string_free(text, FALSE);
 }
 
+/* Until `want`, then until the peer closes, which it does sooner when we send no more. */
+static inline char *
+raw_read_all(int fd, const char *want, int ms)
+{
+	g_autofree char *first = raw_read(fd, want, ms);
+	shutdown(fd, SHUT_WR);
+	g_autofree char *rest = raw_read(fd, NULL, ms);
+	return g_strconcat(first, rest, NULL);
+}
+
 /* True when the peer closes within `ms`; what comes before is dropped. */
 static inline bool
 raw_closed(int fd, int ms)
