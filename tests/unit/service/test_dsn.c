@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 
+#include "base/json.h"
 #include "mime/dsn.h"
 #include "service/bounce.h"
 
