@@ -80,6 +80,11 @@ gateway_service_init(Gateway *gateway, GatewayService *service, const SmtpServic
 	conf->on_event = on_event;
 	conf->arg = service;
 	conf->tls_implicit = yaml->smtps && has_tls(service);
+	conf->chunking = yaml->enable_bdat;
+	conf->binarymime = yaml->binarymime;
+	conf->normalize = yaml->bare_newline == 1;
+	conf->dsn = yaml->dsn;
+	conf->announce_limits = yaml->announce_limits;
 	conf->pool = gateway->pool;
 	conf->auth_clear_loopback = yaml->auth_clear_loopback;
 	conf->require_auth = yaml->require_auth;

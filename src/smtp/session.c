@@ -30,6 +30,7 @@ static void tls_timeout(SmtpSession *session);
 static void mail_answer(SmtpSession *session);
 static void rcpt_answer(SmtpSession *session);
 static void body_answer(SmtpSession *session);
+static void bdat_answer(SmtpSession *session);
 static void data_answer(SmtpSession *session);
 
 typedef struct StateRow {
@@ -46,20 +47,31 @@ typedef struct StateRow {
 
 static const StateRow states[SESSION_STATES] = {
 	ROW(TLS, NONE, tls_timeout, NULL, TO(HELLO)),
-	ROW(HELLO, LINES, command_timeout, NULL, TO(HELLO) | TO(TLS) | TO(READY) | TO(SLOW)),
+	ROW(HELLO, LINES, command_timeout, NULL,
+	    TO(HELLO) | TO(TLS) | TO(READY) | TO(CHUNK_DROP) | TO(SLOW)),
 	ROW(READY, LINES, command_timeout, NULL,
-	    TO(TLS) | TO(READY) | TO(AUTH) | TO(AUTH_WAIT) | TO(MAIL_WAIT) | TO(SLOW)),
+	    TO(TLS) | TO(READY) | TO(AUTH) | TO(AUTH_WAIT) | TO(MAIL_WAIT) | TO(CHUNK_DROP) |
+		    TO(SLOW)),
 	ROW(AUTH, LINES, command_timeout, NULL, TO(READY) | TO(AUTH_WAIT)),
 	ROW(AUTH_WAIT, HOLD, session_auth_timeout, NULL, TO(READY)),
 	ROW(MAIL_WAIT, HOLD, mail_timeout, mail_answer, TO(ENVELOPE) | TO(READY)),
 	ROW(ENVELOPE, LINES, command_timeout, NULL,
-	    TO(TLS) | TO(READY) | TO(RCPT_WAIT) | TO(BODY) | TO(SLOW)),
+	    TO(TLS) | TO(READY) | TO(RCPT_WAIT) | TO(BODY) | TO(CHUNK) | TO(CHUNK_DROP) | TO(SLOW)),
 	ROW(RCPT_WAIT, HOLD, rcpt_timeout, rcpt_answer, TO(ENVELOPE) | TO(GIVEN_UP)),
-	ROW(GIVEN_UP, LINES, command_timeout, NULL, TO(TLS) | TO(READY) | TO(SLOW)),
+	ROW(GIVEN_UP, LINES, command_timeout, NULL,
+	    TO(TLS) | TO(READY) | TO(CHUNK_DROP) | TO(SLOW)),
 	ROW(BODY, BODY, body_timeout, body_answer, TO(BODY_DROP) | TO(DATA_WAIT)),
 	ROW(BODY_DROP, BODY, body_timeout, NULL, TO(READY)),
+	ROW(CHUNK, BODY, body_timeout, body_answer, TO(CHUNK_DROP) | TO(BDAT) | TO(DATA_WAIT)),
+	ROW(CHUNK_DROP, BODY, body_timeout, NULL,
+	    TO(HELLO) | TO(READY) | TO(ENVELOPE) | TO(GIVEN_UP) | TO(BDAT_FAILED)),
+	ROW(BDAT, LINES, command_timeout, bdat_answer,
+	    TO(TLS) | TO(READY) | TO(CHUNK) | TO(CHUNK_DROP) | TO(SLOW)),
+	ROW(BDAT_FAILED, LINES, command_timeout, NULL,
+	    TO(TLS) | TO(READY) | TO(CHUNK_DROP) | TO(SLOW)),
 	ROW(DATA_WAIT, HOLD, data_timeout, data_answer, TO(READY)),
-	ROW(SLOW, HOLD, slow_timeout, NULL, TO(HELLO) | TO(READY) | TO(ENVELOPE) | TO(GIVEN_UP)),
+	ROW(SLOW, HOLD, slow_timeout, NULL,
+	    TO(HELLO) | TO(READY) | TO(ENVELOPE) | TO(GIVEN_UP) | TO(BDAT) | TO(BDAT_FAILED)),
 	ROW(CLOSED, NONE, NULL, NULL, 0),
 };
 
@@ -78,6 +90,8 @@ state_timeout(const SmtpSession *session)
 		return conf->data_timeout;
 	case SESSION_BODY:
 	case SESSION_BODY_DROP:
+	case SESSION_CHUNK:
+	case SESSION_CHUNK_DROP:
 		return session->peer_closed ? CLOSED_INPUT : conf->data_idle_timeout;
 	case SESSION_SLOW:
 		return session->slow_delay;
@@ -92,7 +106,9 @@ void
 session_rearm(SmtpSession *session)
 {
 	Deadline deadline = clock_after(state_timeout(session));
-	if (states[session->state].input == INPUT_BODY && session->body_end < deadline)
+	bool in_message = states[session->state].input == INPUT_BODY ||
+			  session->state == SESSION_BDAT;
+	if (in_message && session->body_end < deadline)
 		deadline = session->body_end;
 	conn_set_deadline(session->conn, deadline);
 }
@@ -288,6 +304,7 @@ session_drop_tx(SmtpSession *session, const char *reason, const Response *answer
 	g_clear_pointer(&session->tx, tx_unref);
 	g_clear_pointer(&session->verdict, response_unref);
 	session->utf8 = false;
+	session->binary = false;
 	session->body_end = 0;
 	smtp_data_reader_init(&session->reader);
 }
@@ -325,8 +342,17 @@ body_answer(SmtpSession *session)
 	if (!response_err(session->tx->data_response))
 		return;
 	session->verdict = response_ref(session->tx->data_response);
+	session_refuse_body(session);
+}
+
+/* The same between two chunks: the next one is told. */
+static void
+bdat_answer(SmtpSession *session)
+{
+	if (session->verdict != NULL || !response_err(session->tx->data_response))
+		return;
+	session->verdict = response_ref(session->tx->data_response);
 	session_stop_tx(session);
-	session_set_state(session, SESSION_BODY_DROP);
 }
 
 static void
@@ -476,6 +502,7 @@ end_session(SmtpSession *session, const char *reason, CloseHow how)
 		.duration = clock_mono() - session->started,
 	};
 	session_drop_tx(session, reason, session->verdict);
+	g_clear_pointer(&session->verdict, response_unref);
 	session_set_state(session, SESSION_CLOSED);
 	event.transactions = session->transactions;
 	event.accepted = session->accepted;

@@ -7,7 +7,9 @@
  *   TLS > HELLO     HELLO, READY, ENVELOPE, GIVEN_UP > TLS  (STARTTLS)
  *   HELLO > READY > MAIL_WAIT > ENVELOPE > RCPT_WAIT > ENVELOPE > BODY > DATA_WAIT > READY
  *           READY < MAIL_WAIT   (refused)  RCPT_WAIT > GIVEN_UP   BODY > BODY_DROP > READY
- *           READY < ENVELOPE, GIVEN_UP     (RSET, EHLO)
+ *           READY < ENVELOPE, GIVEN_UP, BDAT, BDAT_FAILED     (RSET, EHLO)
+ *           ENVELOPE > CHUNK > BDAT > CHUNK > DATA_WAIT       CHUNK > CHUNK_DROP > BDAT_FAILED
+ *           HELLO, READY, ENVELOPE, GIVEN_UP > CHUNK_DROP > the same   (BDAT out of order)
  *   READY > AUTH > AUTH_WAIT > READY       AUTH > READY
  *   any line state > SLOW > the same       any > CLOSED
  *
@@ -19,19 +21,23 @@
 #include "smtp/session.h"
 
 typedef enum SessionState {
-	SESSION_TLS,       /* handshake */
-	SESSION_HELLO,     /* no EHLO or HELO yet */
-	SESSION_READY,     /* no transaction */
-	SESSION_AUTH,      /* 334 was sent */
-	SESSION_AUTH_WAIT, /* the password is being compared */
-	SESSION_MAIL_WAIT, /* for the answer to MAIL */
-	SESSION_ENVELOPE,  /* MAIL was accepted */
-	SESSION_RCPT_WAIT, /* for the answer to the last recipient */
-	SESSION_GIVEN_UP,  /* upstream was too slow; RCPT and DATA get 450 until RSET */
-	SESSION_BODY,      /* 354 was sent */
-	SESSION_BODY_DROP, /* the verdict is known; the rest of the message is read and dropped */
-	SESSION_DATA_WAIT, /* for the answer to the message */
-	SESSION_SLOW,      /* a reply to an error is being delayed */
+	SESSION_TLS,         /* handshake */
+	SESSION_HELLO,       /* no EHLO or HELO yet */
+	SESSION_READY,       /* no transaction */
+	SESSION_AUTH,        /* 334 was sent */
+	SESSION_AUTH_WAIT,   /* the password is being compared */
+	SESSION_MAIL_WAIT,   /* for the answer to MAIL */
+	SESSION_ENVELOPE,    /* MAIL was accepted */
+	SESSION_RCPT_WAIT,   /* for the answer to the last recipient */
+	SESSION_GIVEN_UP,    /* upstream was too slow; RCPT and DATA get 450 until RSET */
+	SESSION_BODY,        /* 354 was sent */
+	SESSION_BODY_DROP,   /* the verdict is known; the rest of the message is read and dropped */
+	SESSION_CHUNK,       /* the bytes of a BDAT are being read */
+	SESSION_CHUNK_DROP,  /* the same, and the verdict is known */
+	SESSION_BDAT,        /* between the chunks of a message */
+	SESSION_BDAT_FAILED, /* a chunk was refused; 503 until RSET */
+	SESSION_DATA_WAIT,   /* for the answer to the message */
+	SESSION_SLOW,        /* a reply to an error is being delayed */
 	SESSION_CLOSED,
 	SESSION_STATES
 } SessionState;
@@ -58,6 +64,10 @@ struct SmtpSession {
 	unsigned auth_failures;
 	bool peer_closed; /* its EOF came while input was held back */
 	bool greeted;     /* 220 was sent */
+	/* the chunk of a BDAT under way */
+	bool chunk_last, chunk_fails; /* fails: and the transaction with it */
+	SessionState after_chunk;     /* in CHUNK_DROP: where to go on, unless it fails */
+	uint64_t chunk_left;          /* bytes to come */
 	bool esmtp;
 	char *helo;
 	json_t *meta; /* smtp_meta of this greeting, shared by its transactions */
@@ -75,7 +85,9 @@ struct SmtpSession {
 	Deadline tx_started;
 	Deadline body_end; /* of data_total_timeout */
 	SmtpDataReader reader;
-	Response *verdict; /* in BODY_DROP */
+	SmtpNewline newline;
+	bool binary;       /* BODY=BINARYMIME */
+	Response *verdict; /* in BODY_DROP, CHUNK_DROP; in BDAT: upstream has refused */
 };
 
 struct SmtpSessions {
@@ -146,4 +158,7 @@ void session_auth_forget(SmtpSession *session);
 
 /* ---- session_data.c ---- */
 void session_begin_body(SmtpSession *session);
+void session_begin_chunk(SmtpSession *session, uint64_t size, bool last);
+/* `verdict` is set: drops what follows of the message. */
+void session_refuse_body(SmtpSession *session);
 size_t session_body(SmtpSession *session, const char *data, size_t len);

@@ -319,3 +319,44 @@ def test_curl(world, tls_files, secrets, mechanism):
         pytest.skip("this curl has no SCRAM")
     assert done.returncode == 0, done.stderr
     server.arrived(mark)
+
+
+# ---- BDAT, DSN ----
+
+def send_chunks(port, mark, chunks, mail="", rcpt=""):
+    """Sends a message in BDAT chunks; the last reply."""
+    with smtplib.SMTP("127.0.0.1", port, timeout=30) as client:
+        client.ehlo("client.example")
+        assert client.has_extn("chunking"), mark
+        assert client.docmd("MAIL FROM:<alice@example.com>" + mail)[0] == 250
+        assert client.docmd(f"RCPT TO:<{RCPT}>" + rcpt)[0] == 250
+        for i, chunk in enumerate(chunks):
+            last = " LAST" if i == len(chunks) - 1 else ""
+            client.sock.sendall(b"BDAT %d%s\r\n" % (len(chunk), last.encode()) + chunk)
+            code, text = client.getreply()
+            if code != 250:
+                break
+        return code, text.decode()
+
+
+def test_bdat(world):
+    server = Server(world, enable_bdat="true", dsn="true")
+    mark = token()
+    data = message(mark, body="x" * 70 + "\r\n.\r\n..\r\n" + "line\r\n" * 40000)
+    code, text = send_chunks(server.port, mark, [data[i:i + 9999] for i in range(0, len(data), 9999)])
+    assert code == 250, text
+    assert server.arrived(mark).data.endswith(data[data.index(b"\r\n\r\n"):])
+
+
+def test_bdat_smuggling(world):
+    """Nothing that DATA refuses comes in by BDAT, and nothing of it is a command."""
+    server = Server(world, enable_bdat="true")
+    for end in (b"\n.\n", b"\n.\r\n", b"\r\n.\n", b"\r.\r", b"\r\n.\r", b"\0.\r\n"):
+        mark = token()
+        bad = message(mark) + b"x" + end + b"MAIL FROM:<evil@example.com>\r\n"
+        code, text = send_chunks(server.port, mark, [bad])
+        assert code == 550, (end, text)
+    mark = token()
+    assert send_chunks(server.port, mark, [message(mark)])[0] == 250
+    server.arrived(mark)
+    assert len(server.hop.taken) == 1
