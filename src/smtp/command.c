@@ -37,6 +37,7 @@ static const SmtpCommandRow rows[] = {
 	RUN(STARTTLS, NONE, "Syntax: STARTTLS", true),
 	RUN(AUTH, OPTIONAL, "Syntax: AUTH mechanism [initial-response]", true),
 	RUN(BDAT, OPTIONAL, "Syntax: BDAT chunk-size [LAST]", false),
+	RUN(XCLIENT, REQUIRED, "Syntax: XCLIENT attribute=value...", true),
 	REFUSE(LHLO, 502, "5.5.1", "LHLO not implemented"),
 	REFUSE(EXPN, 502, "5.5.1", "EXPN not implemented"),
 	/* A browser or proxy that was made to talk to us. */

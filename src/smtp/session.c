@@ -15,6 +15,7 @@ typedef enum Input {
 	INPUT_LINES, /* commands */
 	INPUT_HOLD,  /* kept for later; only the end of the connection is wanted */
 	INPUT_BODY,
+	INPUT_HEADER, /* of a proxy */
 	INPUT_NONE,
 } Input;
 
@@ -27,6 +28,7 @@ static void rcpt_timeout(SmtpSession *session);
 static void data_timeout(SmtpSession *session);
 static void slow_timeout(SmtpSession *session);
 static void tls_timeout(SmtpSession *session);
+static void proxy_timeout(SmtpSession *session);
 static void mail_answer(SmtpSession *session);
 static void rcpt_answer(SmtpSession *session);
 static void body_answer(SmtpSession *session);
@@ -46,12 +48,13 @@ typedef struct StateRow {
 	[SESSION_##state] = {#state, INPUT_##input, timeout, answer, to}
 
 static const StateRow states[SESSION_STATES] = {
+	ROW(PROXY, HEADER, proxy_timeout, NULL, TO(TLS) | TO(HELLO)),
 	ROW(TLS, NONE, tls_timeout, NULL, TO(HELLO)),
 	ROW(HELLO, LINES, command_timeout, NULL,
-	    TO(HELLO) | TO(TLS) | TO(READY) | TO(CHUNK_DROP) | TO(SLOW)),
+	    TO(PROXY) | TO(HELLO) | TO(TLS) | TO(READY) | TO(CHUNK_DROP) | TO(SLOW)),
 	ROW(READY, LINES, command_timeout, NULL,
-	    TO(TLS) | TO(READY) | TO(AUTH) | TO(AUTH_WAIT) | TO(MAIL_WAIT) | TO(CHUNK_DROP) |
-		    TO(SLOW)),
+	    TO(TLS) | TO(HELLO) | TO(READY) | TO(AUTH) | TO(AUTH_WAIT) | TO(MAIL_WAIT) |
+		    TO(CHUNK_DROP) | TO(SLOW)),
 	ROW(AUTH, LINES, command_timeout, NULL, TO(READY) | TO(AUTH_WAIT)),
 	ROW(AUTH_WAIT, HOLD, session_auth_timeout, NULL, TO(READY)),
 	ROW(MAIL_WAIT, HOLD, mail_timeout, mail_answer, TO(ENVELOPE) | TO(READY)),
@@ -75,13 +78,24 @@ static const StateRow states[SESSION_STATES] = {
 	ROW(CLOSED, NONE, NULL, NULL, 0),
 };
 
+/* How long a peer may do nothing: less when most places are taken. */
+static Usec
+patience(const SmtpSession *session, Usec timeout)
+{
+	const SmtpServiceConf *conf = session->conf;
+	uint64_t count = session->sessions->count, max = conf->limits.sessions_max;
+	return max > 0 && count * 10 >= max * 8 ? MIN(timeout, conf->stress_timeout) : timeout;
+}
+
 static Usec
 state_timeout(const SmtpSession *session)
 {
 	const SmtpServiceConf *conf = session->conf;
 	switch (session->state) {
+	case SESSION_PROXY:
+		return conf->proxy_timeout;
 	case SESSION_TLS:
-		return conf->tls_timeout;
+		return patience(session, conf->tls_timeout);
 	case SESSION_MAIL_WAIT:
 		return conf->mail_timeout;
 	case SESSION_RCPT_WAIT:
@@ -92,13 +106,15 @@ state_timeout(const SmtpSession *session)
 	case SESSION_BODY_DROP:
 	case SESSION_CHUNK:
 	case SESSION_CHUNK_DROP:
-		return session->peer_closed ? CLOSED_INPUT : conf->data_idle_timeout;
+		return session->peer_closed ? CLOSED_INPUT
+					    : patience(session, conf->data_idle_timeout);
 	case SESSION_SLOW:
 		return session->slow_delay;
 	case SESSION_AUTH_WAIT:
 		return conf->auth_timeout;
 	default:
-		return session->peer_closed ? CLOSED_INPUT : conf->command_timeout;
+		return session->peer_closed ? CLOSED_INPUT
+					    : patience(session, conf->command_timeout);
 	}
 }
 
@@ -425,7 +441,19 @@ static void end_session(SmtpSession *session, const char *reason, CloseHow how);
 static void
 tls_timeout(SmtpSession *session)
 {
-	end_session(session, "timeout in TLS handshake", CLOSE_NOW);
+	session_cut(session, "timeout in TLS handshake");
+}
+
+static void
+proxy_timeout(SmtpSession *session)
+{
+	session_cut(session, "no PROXY header in time");
+}
+
+void
+session_cut(SmtpSession *session, const char *reason)
+{
+	end_session(session, reason, CLOSE_NOW);
 }
 
 /* ---- the connection ---- */
@@ -462,6 +490,51 @@ session_begin_dialogue(SmtpSession *session)
 	g_autofree char *greeting = g_strdup_printf("%s %s", session->conf->hostname,
 						    session->conf->greeting);
 	session_reply(session, 220, NULL, greeting);
+}
+
+/* ---- limits by address ---- */
+
+bool
+session_gate(const SmtpSession *session, SmtpGate gate)
+{
+	const SmtpServiceConf *conf = session->conf;
+	return conf->admit == NULL || conf->admit(conf->arg, gate, session->remote->host);
+}
+
+static void
+leave(SmtpSession *session)
+{
+	g_autofree char *address = g_steal_pointer(&session->admitted);
+	if (address != NULL)
+		session->conf->leave(session->conf->arg, address);
+}
+
+bool
+session_admit(SmtpSession *session)
+{
+	leave(session);
+	if (session->conf->admit == NULL)
+		return true;
+	if (session_gate(session, SMTP_GATE_CONNECTION)) {
+		session->admitted = g_strdup(session->remote->host);
+		return true;
+	}
+	/* before a handshake nobody could read it */
+	if (!session->conf->tls_implicit || conn_is_tls(session->conn))
+		session_reply(session, 421, "4.7.0", "Error: too many connections from you");
+	session_close(session, "too many connections");
+	return false;
+}
+
+void
+session_start(SmtpSession *session)
+{
+	if (!session_admit(session))
+		return;
+	if (session->conf->tls_implicit && session->sessions->tls != NULL)
+		session_enter_tls(session);
+	else
+		session_begin_dialogue(session);
 }
 
 static void
@@ -510,6 +583,7 @@ end_session(SmtpSession *session, const char *reason, CloseHow how)
 	event.junk = session->junk;
 	session_report(session, &event);
 	session_auth_forget(session);
+	leave(session);
 	unlink_session(session);
 	if (how == CLOSE_SEND)
 		conn_finish(session->conn, LINGER);
@@ -541,6 +615,8 @@ on_eof(SmtpSession *session)
 static size_t
 on_data(SmtpSession *session, const char *data, size_t len)
 {
+	if (session->state == SESSION_PROXY)
+		return session_proxy_data(session, data, len);
 	if (states[session->state].input == INPUT_BODY) {
 		size_t took = session_body(session, data, len);
 		if (session->state != SESSION_CLOSED)
@@ -618,6 +694,7 @@ smtp_service_conf_init(SmtpServiceConf *conf)
 		.greeting = "ESMTP koukan smtp gateway",
 		.command_timeout = 300 * USEC_PER_SEC,
 		.tls_timeout = 60 * USEC_PER_SEC,
+		.stress_timeout = 10 * USEC_PER_SEC,
 		.auth_delay = USEC_PER_SEC,
 		.auth_timeout = 30 * USEC_PER_SEC,
 		.data_idle_timeout = 180 * USEC_PER_SEC,
@@ -722,10 +799,10 @@ smtp_sessions_accept(SmtpSessions *sessions, int fd)
 		sessions->head->prev = session;
 	sessions->head = session;
 	sessions->count++;
-	if (conf->tls_implicit && sessions->tls != NULL)
-		session_enter_tls(session);
-	else
-		session_begin_dialogue(session);
+	if (conf->proxy_timeout <= 0)
+		session_start(session);
+	else if (!session_enter_proxy(session))
+		session_cut(session, "PROXY header not believed");
 }
 
 void

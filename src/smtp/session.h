@@ -94,14 +94,21 @@ typedef struct SmtpServiceConf {
 	Usec data_timeout;        /* default 310 s */
 	SmtpSessionLimits limits;
 	BlobLimits body;
-	Usec tls_timeout;     /* of a handshake; default 60 s */
-	TlsContext *tls;      /* STARTTLS; NULL: none.  smtp_sessions_set_tls replaces it */
-	bool tls_implicit;    /* the handshake comes first, and there is no STARTTLS */
-	bool chunking;        /* CHUNKING (RFC 3030) */
-	bool binarymime;      /* and BINARYMIME: the next hop must take it, too */
-	bool normalize;       /* bare CR and LF become CRLF instead of a refusal */
-	bool dsn;             /* DSN (RFC 3461): parameters are checked and carried on */
-	bool announce_limits; /* LIMITS (RFC 9422) */
+	Usec tls_timeout;       /* of a handshake; default 60 s */
+	TlsContext *tls;        /* STARTTLS; NULL: none.  smtp_sessions_set_tls replaces it */
+	bool tls_implicit;      /* the handshake comes first, and there is no STARTTLS */
+	bool chunking;          /* CHUNKING (RFC 3030) */
+	bool binarymime;        /* and BINARYMIME: the next hop must take it, too */
+	bool normalize;         /* bare CR and LF become CRLF instead of a refusal */
+	bool dsn;               /* DSN (RFC 3461): parameters are checked and carried on */
+	bool announce_limits;   /* LIMITS (RFC 9422) */
+	Usec proxy_timeout;     /* for the PROXY header that must come first; 0: none comes */
+	const NetCidr *proxies; /* who may send it; none: loopback */
+	size_t n_proxies;
+	const NetCidr *xclients; /* who may use XCLIENT */
+	size_t n_xclients;
+	Usec stress_timeout;  /* most that a peer may be idle when 8 of 10 sessions_max are there;
+				 default 10 s */
 	SmtpSecrets *secrets; /* AUTH; NULL: none.  smtp_sessions_set_secrets replaces it */
 	Pool *pool; /* for slow passwords; NULL: compared at once; outlives the sessions */
 	bool auth_clear_loopback; /* AUTH without TLS for peers on this machine */

@@ -30,6 +30,9 @@ ehlo_text(const SmtpSessions *sessions, unsigned variant)
 		g_string_append_printf(text, "\nAUTH LOGIN PLAIN%s",
 				       smtp_secrets_have_scram(sessions->secrets) ? " SCRAM-SHA-256"
 										  : "");
+	if ((variant & SESSION_EHLO_XCLIENT) != 0)
+		g_string_append(text,
+				"\nXCLIENT NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT");
 	g_string_append(text, "\nENHANCEDSTATUSCODES\nHELP");
 	smtp_reply_format(out, 250, NULL, text->str, false);
 	g_string_free(text, TRUE);
@@ -41,7 +44,8 @@ reply_ehlo(SmtpSession *session)
 {
 	SmtpSessions *sessions = session->sessions;
 	unsigned variant = (session_offers_tls(session) ? SESSION_EHLO_STARTTLS : 0) |
-			   (session_offers_auth(session) ? SESSION_EHLO_AUTH : 0);
+			   (session_offers_auth(session) ? SESSION_EHLO_AUTH : 0) |
+			   (session_offers_xclient(session) ? SESSION_EHLO_XCLIENT : 0);
 	if (sessions->ehlo[variant] == NULL)
 		sessions->ehlo[variant] = ehlo_text(sessions, variant);
 	conn_write(session->conn, sessions->ehlo[variant]->str, sessions->ehlo[variant]->len);
@@ -226,6 +230,10 @@ cmd_mail(SmtpSession *session, const SmtpCommand *command)
 		session_error(session, verdict.code, verdict.status, verdict.text);
 		return;
 	}
+	if (!session_gate(session, SMTP_GATE_MESSAGE)) {
+		session_reply(session, 450, "4.7.1", "Error: too many messages from your address");
+		return;
+	}
 	const EsmtpParam *body = mailbox_param(from, "BODY");
 	session->binary = body != NULL && text_equal_nocase(body->value, "BINARYMIME");
 	session->utf8 = mailbox_param(from, "SMTPUTF8") != NULL;
@@ -253,6 +261,9 @@ cmd_rcpt(SmtpSession *session, const SmtpCommand *command)
 		session_reply(session, 450, "4.4.2", "RCPT upstream timeout/internal err");
 	} else if (tx_rcpt_count(session->tx) >= session->conf->limits.rcpt_max) {
 		session_reply(session, 452, "4.5.3", "Error: too many recipients");
+	} else if (!session_gate(session, SMTP_GATE_RCPT)) {
+		session_reply(session, 450, "4.7.1",
+			      "Error: too many recipients from your address");
 	} else {
 		(void)tx_add_rcpt(session->tx, to);
 		session_set_state(session, SESSION_RCPT_WAIT);
@@ -363,6 +374,12 @@ cmd_auth(SmtpSession *session, const SmtpCommand *command)
 }
 
 static void
+cmd_xclient(SmtpSession *session, const SmtpCommand *command)
+{
+	session_xclient(session, command->arg, command->arg_len);
+}
+
+static void
 cmd_starttls(SmtpSession *session, const SmtpCommand *command)
 {
 	(void)command;
@@ -384,7 +401,7 @@ static void (*const handlers[SMTP_VERBS])(SmtpSession *, const SmtpCommand *) = 
 	[SMTP_VERB_NOOP] = cmd_noop,         [SMTP_VERB_VRFY] = cmd_vrfy,
 	[SMTP_VERB_HELP] = cmd_help,         [SMTP_VERB_QUIT] = cmd_quit,
 	[SMTP_VERB_STARTTLS] = cmd_starttls, [SMTP_VERB_AUTH] = cmd_auth,
-	[SMTP_VERB_BDAT] = cmd_bdat,
+	[SMTP_VERB_BDAT] = cmd_bdat,         [SMTP_VERB_XCLIENT] = cmd_xclient,
 };
 
 static void

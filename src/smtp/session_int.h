@@ -4,6 +4,7 @@
  * transactions, session_cmd.c the commands, session_data.c the message, session_tls.c the way
  * into TLS, session_auth.c AUTH.  Private to smtp/; own worker only.
  *
+ *   PROXY > TLS, HELLO
  *   TLS > HELLO     HELLO, READY, ENVELOPE, GIVEN_UP > TLS  (STARTTLS)
  *   HELLO > READY > MAIL_WAIT > ENVELOPE > RCPT_WAIT > ENVELOPE > BODY > DATA_WAIT > READY
  *           READY < MAIL_WAIT   (refused)  RCPT_WAIT > GIVEN_UP   BODY > BODY_DROP > READY
@@ -21,6 +22,7 @@
 #include "smtp/session.h"
 
 typedef enum SessionState {
+	SESSION_PROXY,       /* for the PROXY header */
 	SESSION_TLS,         /* handshake */
 	SESSION_HELLO,       /* no EHLO or HELO yet */
 	SESSION_READY,       /* no transaction */
@@ -45,7 +47,8 @@ typedef enum SessionState {
 /* What the reply to EHLO depends on. */
 #define SESSION_EHLO_STARTTLS 1U
 #define SESSION_EHLO_AUTH     2U
-#define SESSION_EHLO_VARIANTS 4U
+#define SESSION_EHLO_XCLIENT  4U
+#define SESSION_EHLO_VARIANTS 8U
 
 typedef struct SessionAuth SessionAuth;
 
@@ -63,6 +66,7 @@ struct SmtpSession {
 	char *auth_user;         /* who it is; NULL: not known */
 	unsigned auth_failures;
 	bool peer_closed; /* its EOF came while input was held back */
+	char *admitted;   /* the address that conf->leave wants; NULL: none */
 	bool greeted;     /* 220 was sent */
 	/* the chunk of a BDAT under way */
 	bool chunk_last, chunk_fails; /* fails: and the transaction with it */
@@ -136,6 +140,22 @@ void session_check_tx(SmtpSession *session);
 
 /* ---- session_cmd.c ---- */
 void session_command(SmtpSession *session, const char *line, size_t len);
+
+/* Ends the session at once, unsent answers and all. */
+void session_cut(SmtpSession *session, const char *reason);
+/* The client's address is known: within the limits?  If not the session has ended. */
+K_MUST_CHECK bool session_admit(SmtpSession *session);
+/* session_admit, then the greeting or the handshake. */
+void session_start(SmtpSession *session);
+/* Within the limits of the client's address; counts. */
+bool session_gate(const SmtpSession *session, SmtpGate gate);
+
+/* ---- session_proxy.c ---- */
+/* Waits for the header; false when the peer is none to believe. */
+K_MUST_CHECK bool session_enter_proxy(SmtpSession *session);
+size_t session_proxy_data(SmtpSession *session, const char *data, size_t len);
+bool session_offers_xclient(const SmtpSession *session);
+void session_xclient(SmtpSession *session, const char *arg, size_t len);
 
 /* ---- session_tls.c ---- */
 /* STARTTLS may be used now. */
