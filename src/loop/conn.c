@@ -469,6 +469,13 @@ conn_set_line_max(Conn *conn, size_t max)
 }
 
 void
+conn_set_read_max(Conn *conn, size_t total)
+{
+	k_assert_on(conn->worker);
+	conn->read_max = total;
+}
+
+void
 conn_pause(Conn *conn)
 {
 	k_assert_on(conn->worker);

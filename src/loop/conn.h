@@ -66,6 +66,9 @@ void conn_set_handler(Conn *conn, ConnFn *fn, void *arg);
 void conn_read_lines(Conn *conn);               /* LINE mode, the mode at the start */
 void conn_read_data(Conn *conn);                /* DATA mode */
 void conn_set_line_max(Conn *conn, size_t max); /* for AUTH lines */
+/* From now on no more than `total` bytes lie here unread, so that what follows a header stays in
+ * the kernel for conn_start_tls; it must grow until something is taken.  0: no limit. */
+void conn_set_read_max(Conn *conn, size_t total);
 void conn_pause(Conn *conn);
 void conn_resume(Conn *conn); /* what is buffered is handed up soon, not inside the call */
 /* Bytes received and not handed up yet (more commands are waiting). */

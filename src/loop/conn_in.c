@@ -94,6 +94,10 @@ conn_in_fill(Conn *conn)
 	in->store_room = 0;
 	in->at = scratch;
 	size_t room = WORKER_SCRATCH - in->left;
+	if (conn->read_max > 0) {
+		k_assert(in->left < conn->read_max);
+		room = MIN(room, conn->read_max - in->left);
+	}
 	size_t got = conn->tls.ready ? recv_tls(conn, scratch + in->left, room)
 				     : recv_plain(conn, scratch + in->left, room);
 	if (conn->state == CONN_STATE_OPEN)

@@ -82,6 +82,7 @@ struct Conn {
 	ConnOut out;
 	ConnTls tls;
 	ConnOptions options;
+	size_t read_max; /* 0: none */
 	Usec linger;
 	Orphan orphan; /* after conn_finish */
 	Defer work;    /* hands up what is due */

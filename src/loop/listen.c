@@ -5,6 +5,8 @@
 #include <event2/event.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdatomic.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "base/error.h"
@@ -30,6 +32,7 @@ struct Listener {
 	ListenerAcceptFn *fn;
 	void *arg;
 	GPtrArray *accepters; /* Accepter* */
+	_Atomic(const char *) farewell;
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	unsigned open; /* accepters not closed yet; under `lock` */
@@ -65,6 +68,9 @@ refuse_one(Accepter *accepter)
 	if (accepter->spare >= 0) {
 		(void)close(accepter->spare);
 		int fd = accept4(accepter->fd, NULL, NULL, SOCK_CLOEXEC);
+		const char *text = atomic_load(&accepter->listener->farewell);
+		if (fd >= 0 && text != NULL)
+			(void)send(fd, text, strlen(text), MSG_DONTWAIT | MSG_NOSIGNAL);
 		if (fd >= 0)
 			(void)close(fd);
 		accepter->spare = open_spare();
@@ -195,6 +201,12 @@ listener_open(Workers *workers, const char *host, uint16_t port, ListenerAcceptF
 		worker_post(accepter->worker, accepter_start, accepter);
 	}
 	return listener;
+}
+
+void
+listener_set_farewell(Listener *listener, const char *text)
+{
+	atomic_store(&listener->farewell, text);
 }
 
 uint16_t

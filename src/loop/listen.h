@@ -19,6 +19,9 @@ typedef void ListenerAcceptFn(void *arg, Worker *worker, int fd, const NetAddr *
 /* Binds, and starts to accept on each worker.  Errors name address and port. */
 K_MUST_CHECK Listener *listener_open(Workers *workers, const char *host, uint16_t port,
 				     ListenerAcceptFn *fn, void *arg, GError **ret_error);
+/* What a client is told before it is put out when there are no descriptors left; NULL: nothing. The
+ * text outlives the listener.  Any thread. */
+void listener_set_farewell(Listener *listener, const char *text);
 uint16_t listener_port(const Listener *listener); /* the real one */
 /* Stops accepting and closes the sockets; waits until no callback runs any more, so not on a
  * worker.  NULL is fine. */

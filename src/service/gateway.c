@@ -28,6 +28,10 @@ gateway_listen(Gateway *gateway, GError **ret_error)
 		if (gateway_service_load(service, ret_error))
 			service->listener = listener_open(gateway->workers, addr->host, addr->port,
 							  on_accept, service, ret_error);
+		/* where the client reads plain text first */
+		if (service->listener != NULL && !service->conf.tls_implicit)
+			listener_set_farewell(service->listener,
+					      "421 4.3.2 Error: too many connections\r\n");
 		if (service->listener == NULL) {
 			g_prefix_error(ret_error, "smtp_listener %s/%s: ", service->yaml->endpoint,
 				       service->yaml->tag);

@@ -5,6 +5,7 @@
 
 #include "loop/listen.h"
 #include "service/gateway.h"
+#include "service/gateway_limits.h"
 #include "smtp/client_pool.h"
 #include "smtp/session.h"
 
@@ -17,6 +18,7 @@ typedef struct GatewayService {
 	Listener *listener;
 	SmtpSessions **sessions;     /* one per worker */
 	NetCidr *proxies, *xclients; /* of yaml's lists; owned */
+	GatewayLimits *limits;       /* NULL: none */
 } GatewayService;
 
 /* One SMTP output with what it was made of; immutable. */

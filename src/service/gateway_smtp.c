@@ -57,6 +57,51 @@ has_tls(const GatewayService *service)
 	return service->yaml->cert != NULL && service->yaml->key != NULL;
 }
 
+static NetCidr *
+read_networks(const GPtrArray *list, size_t *ret_count)
+{
+	guint count = list != NULL ? list->len : 0;
+	NetCidr *networks = g_new0(NetCidr, count + 1);
+	for (guint i = 0; i < count; i++) {
+		bool ok = net_cidr_parse(g_ptr_array_index(list, i), &networks[i]);
+		k_assert(ok); /* checked at load */
+	}
+	*ret_count = count;
+	return networks;
+}
+
+static bool
+admit(void *arg, SmtpGate gate, const char *address)
+{
+	GatewayService *service = arg;
+	return gateway_limits_admit(service->limits, gate, address);
+}
+
+static void
+leave(void *arg, const char *address)
+{
+	GatewayService *service = arg;
+	gateway_limits_leave(service->limits, address);
+}
+
+static GatewayLimits *
+make_limits(const SmtpServiceYaml *yaml)
+{
+	const Usec minute = 60 * USEC_PER_SEC;
+	GatewayLimitsConf conf = {
+		.connections_max = (unsigned)yaml->connections_max,
+		.connections_per_client = (unsigned)yaml->connections_per_client,
+		.rates = {
+			[SMTP_GATE_CONNECTION] = {(unsigned)yaml->connections_per_minute, minute},
+			[SMTP_GATE_MESSAGE] = {(unsigned)yaml->messages_per_minute, minute},
+			[SMTP_GATE_RCPT] = {(unsigned)yaml->recipients_per_minute, minute},
+		}};
+	if (yaml->auth_secrets != NULL)
+		conf.rates[SMTP_GATE_AUTH_FAILURE] = (GatewayRate){
+			(unsigned)yaml->auth_failures_per_hour, 60 * minute};
+	return gateway_limits_new(&conf);
+}
+
 void
 gateway_service_init(Gateway *gateway, GatewayService *service, const SmtpServiceYaml *yaml)
 {
@@ -80,6 +125,21 @@ gateway_service_init(Gateway *gateway, GatewayService *service, const SmtpServic
 	conf->on_event = on_event;
 	conf->arg = service;
 	conf->tls_implicit = yaml->smtps && has_tls(service);
+	service->proxies = read_networks(yaml->proxy_protocol_from, &conf->n_proxies);
+	conf->proxies = service->proxies;
+	conf->proxy_timeout = yaml->proxy_protocol_timeout;
+	service->xclients = read_networks(yaml->xclient_from, &conf->n_xclients);
+	conf->xclients = service->xclients;
+	service->limits = make_limits(yaml);
+	if (service->limits != NULL) {
+		conf->admit = admit;
+		conf->leave = leave;
+	}
+	conf->chunking = yaml->enable_bdat;
+	conf->binarymime = yaml->binarymime;
+	conf->normalize = yaml->bare_newline == 1;
+	conf->dsn = yaml->dsn;
+	conf->announce_limits = yaml->announce_limits;
 	conf->pool = gateway->pool;
 	conf->auth_clear_loopback = yaml->auth_clear_loopback;
 	conf->require_auth = yaml->require_auth;
@@ -165,6 +225,7 @@ gateway_service_clear(GatewayService *service)
 	for (unsigned i = 0; i < workers_count(service->gateway->workers); i++)
 		smtp_sessions_free(service->sessions[i]);
 	g_free(service->sessions);
+	gateway_limits_free(service->limits);
 	g_free(service->proxies);
 	g_free(service->xclients);
 }

@@ -4,6 +4,8 @@
 #include <glib.h>
 #include <string.h>
 
+#include "base/text.h"
+
 #define RUN(verb, argument, syntax, junk)                                                          \
 	{                                                                                          \
 #verb, SMTP_VERB_##verb, SMTP_ARGUMENT_##argument, syntax, 0, NULL, NULL, false,   \
@@ -34,9 +36,8 @@ static const SmtpCommandRow rows[] = {
 	RUN(QUIT, NONE, "Syntax: QUIT", false),
 	RUN(STARTTLS, NONE, "Syntax: STARTTLS", true),
 	RUN(AUTH, OPTIONAL, "Syntax: AUTH mechanism [initial-response]", true),
-	/* The chunk that follows cannot be told from commands: nothing behind it may be executed.
-	 */
-	CLOSE(BDAT, 502, "5.5.1", "BDAT not implemented"),
+	RUN(BDAT, OPTIONAL, "Syntax: BDAT chunk-size [LAST]", false),
+	RUN(XCLIENT, REQUIRED, "Syntax: XCLIENT attribute=value...", true),
 	REFUSE(LHLO, 502, "5.5.1", "LHLO not implemented"),
 	REFUSE(EXPN, 502, "5.5.1", "EXPN not implemented"),
 	/* A browser or proxy that was made to talk to us. */
@@ -84,6 +85,22 @@ smtp_command_parse(const char *line, size_t len, SmtpCommand *ret_command)
 	ret_command->arg = arg;
 	ret_command->arg_len = (size_t)(end - arg);
 	return SMTP_LINE_OK;
+}
+
+bool
+smtp_bdat_parse(const char *arg, size_t len, uint64_t *ret_size, bool *ret_last)
+{
+	const char *space = memchr(arg, ' ', len);
+	size_t digits = space != NULL ? (size_t)(space - arg) : len;
+	const char *word = space, *end = arg + len;
+	while (word != NULL && word < end && *word == ' ')
+		word++;
+	if (word != NULL && (end - word != 4 || g_ascii_strncasecmp(word, "LAST", 4) != 0))
+		return false;
+	if (!text_parse_u64(arg, digits, UINT64_MAX, ret_size))
+		return false;
+	*ret_last = word != NULL;
+	return true;
 }
 
 bool

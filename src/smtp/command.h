@@ -4,6 +4,7 @@
  * Pure, any thread. */
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/check.h"
 
@@ -21,6 +22,7 @@ typedef enum SmtpVerb {
 	SMTP_VERB_STARTTLS,
 	SMTP_VERB_AUTH,
 	SMTP_VERB_BDAT,
+	SMTP_VERB_XCLIENT,
 	SMTP_VERB_LHLO,
 	SMTP_VERB_EXPN,
 	SMTP_VERB_CONNECT,
@@ -61,5 +63,8 @@ typedef enum SmtpLine {
 const SmtpCommandRow *smtp_command_row(SmtpVerb verb);
 /* Takes a line apart; `line` is without its CRLF. */
 SmtpLine smtp_command_parse(const char *line, size_t len, SmtpCommand *ret_command);
+/* "chunk-size [SP LAST]" (RFC 3030 2).  False: malformed or past 2^64 - 1, so that nobody knows
+ * where the next command begins. */
+K_MUST_CHECK bool smtp_bdat_parse(const char *arg, size_t len, uint64_t *ret_size, bool *ret_last);
 /* The argument rule of the row is kept. */
 bool smtp_command_argument_ok(const SmtpCommand *command);

@@ -51,6 +51,13 @@ note_octets(SmtpDataReader *reader, const char *data, size_t len)
 	}
 }
 
+static bool
+is_received(const SmtpDataReader *reader)
+{
+	return reader->field_len == sizeof(reader->field) &&
+	       g_ascii_strncasecmp(reader->field, "Received:", 9) == 0;
+}
+
 /* The line ended with CRLF; `bytes` are handed up with it. */
 static void
 note_line(SmtpDataReader *reader, uint64_t bytes)
@@ -61,8 +68,7 @@ note_line(SmtpDataReader *reader, uint64_t bytes)
 		if (reader->line == 0) {
 			reader->in_header = false;
 			reader->header_len = bytes;
-		} else if (reader->field_len == sizeof(reader->field) &&
-			   g_ascii_strncasecmp(reader->field, "Received:", 9) == 0) {
+		} else if (is_received(reader)) {
 			reader->received++;
 		}
 		reader->field_len = 0;
@@ -115,7 +121,7 @@ smtp_data_read(SmtpDataReader *reader, const char *data, size_t len, SmtpDataFn 
 	while (p < end && reader->state != SMTP_DATA_END) {
 		switch (reader->state) {
 		case SMTP_DATA_BOL:
-			if (*p == '.') {
+			if (*p == '.' && !reader->literal) {
 				hand_up(reader, start, (size_t)(p - start), fn, arg);
 				start = ++p;
 				reader->state = SMTP_DATA_DOT;
@@ -157,6 +163,15 @@ smtp_data_read(SmtpDataReader *reader, const char *data, size_t len, SmtpDataFn 
 	}
 	hand_up(reader, start, (size_t)(p - start), fn, arg);
 	return (size_t)(p - data);
+}
+
+void
+smtp_data_reader_finish(SmtpDataReader *reader)
+{
+	if (reader->state == SMTP_DATA_CR)
+		note_bare(reader, SMTP_DATA_BARE_CR);
+	if (reader->in_header && is_received(reader))
+		reader->received++;
 }
 
 void
@@ -220,6 +235,50 @@ smtp_data_write(SmtpDataWriter *writer, const char *data, size_t len, SmtpDataFn
 		}
 	}
 	put(fn, arg, start, end);
+}
+
+void
+smtp_newline_fix(SmtpNewline *newline, const char *data, size_t len, SmtpDataFn *fn, void *arg)
+{
+	const char *p = data, *end = data + len;
+	if (len == 0)
+		return;
+	if (newline->cr_held) {
+		fn(arg, "\r\n", 2);
+		newline->cr_held = false;
+		if (*p == '\n')
+			p++;
+	}
+	const char *start = p;
+	/* as in smtp_data_write: each byte is searched once for either */
+	const char *cr = find(p, end, '\r'), *lf = find(p, end, '\n');
+	while (p < end) {
+		if (cr < p)
+			cr = find(p, end, '\r');
+		if (lf < p)
+			lf = find(p, end, '\n');
+		const char *stop = cr < lf ? cr : lf;
+		if (stop == end) {
+			p = end;
+		} else if (stop == cr && lf == cr + 1 && lf < end) {
+			p = lf + 1;
+		} else {
+			put(fn, arg, start, stop);
+			newline->cr_held = stop + 1 == end && *stop == '\r';
+			if (!newline->cr_held)
+				fn(arg, "\r\n", 2);
+			p = start = stop + 1;
+		}
+	}
+	put(fn, arg, start, end);
+}
+
+void
+smtp_newline_end(SmtpNewline *newline, SmtpDataFn *fn, void *arg)
+{
+	if (newline->cr_held)
+		fn(arg, "\r\n", 2);
+	newline->cr_held = false;
 }
 
 void

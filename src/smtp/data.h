@@ -36,6 +36,7 @@ typedef struct SmtpDataReader {
 	uint64_t bytes;      /* handed up */
 	uint64_t line;       /* octets of the line under way, without CRLF */
 	uint64_t longest;    /* of all lines, without CRLF */
+	bool literal;        /* BDAT: dots are ordinary bytes, and nothing in the bytes is an end */
 	bool in_header;      /* no empty line yet */
 	uint64_t header_len; /* with the empty line; 0 while in_header */
 	unsigned received;   /* Received fields in the header */
@@ -53,6 +54,18 @@ smtp_data_ended(const SmtpDataReader *reader)
 {
 	return reader->state == SMTP_DATA_END;
 }
+
+/* Literal: no more will come.  A CR at the very end is a bare one. */
+void smtp_data_reader_finish(SmtpDataReader *reader);
+
+/* Makes CRLF of each bare CR and bare LF. */
+typedef struct SmtpNewline {
+	bool cr_held; /* a CR at the end of the last piece, not handed up yet */
+} SmtpNewline;
+
+void smtp_newline_fix(SmtpNewline *newline, const char *data, size_t len, SmtpDataFn *fn,
+		      void *arg);
+void smtp_newline_end(SmtpNewline *newline, SmtpDataFn *fn, void *arg);
 
 typedef struct SmtpDataWriter {
 	bool bol;     /* at the start of a line */

@@ -15,6 +15,7 @@ typedef enum Input {
 	INPUT_LINES, /* commands */
 	INPUT_HOLD,  /* kept for later; only the end of the connection is wanted */
 	INPUT_BODY,
+	INPUT_HEADER, /* of a proxy */
 	INPUT_NONE,
 } Input;
 
@@ -27,9 +28,11 @@ static void rcpt_timeout(SmtpSession *session);
 static void data_timeout(SmtpSession *session);
 static void slow_timeout(SmtpSession *session);
 static void tls_timeout(SmtpSession *session);
+static void proxy_timeout(SmtpSession *session);
 static void mail_answer(SmtpSession *session);
 static void rcpt_answer(SmtpSession *session);
 static void body_answer(SmtpSession *session);
+static void bdat_answer(SmtpSession *session);
 static void data_answer(SmtpSession *session);
 
 typedef struct StateRow {
@@ -45,31 +48,54 @@ typedef struct StateRow {
 	[SESSION_##state] = {#state, INPUT_##input, timeout, answer, to}
 
 static const StateRow states[SESSION_STATES] = {
+	ROW(PROXY, HEADER, proxy_timeout, NULL, TO(TLS) | TO(HELLO)),
 	ROW(TLS, NONE, tls_timeout, NULL, TO(HELLO)),
-	ROW(HELLO, LINES, command_timeout, NULL, TO(HELLO) | TO(TLS) | TO(READY) | TO(SLOW)),
+	ROW(HELLO, LINES, command_timeout, NULL,
+	    TO(PROXY) | TO(HELLO) | TO(TLS) | TO(READY) | TO(CHUNK_DROP) | TO(SLOW)),
 	ROW(READY, LINES, command_timeout, NULL,
-	    TO(TLS) | TO(READY) | TO(AUTH) | TO(AUTH_WAIT) | TO(MAIL_WAIT) | TO(SLOW)),
+	    TO(TLS) | TO(HELLO) | TO(READY) | TO(AUTH) | TO(AUTH_WAIT) | TO(MAIL_WAIT) |
+		    TO(CHUNK_DROP) | TO(SLOW)),
 	ROW(AUTH, LINES, command_timeout, NULL, TO(READY) | TO(AUTH_WAIT)),
 	ROW(AUTH_WAIT, HOLD, session_auth_timeout, NULL, TO(READY)),
 	ROW(MAIL_WAIT, HOLD, mail_timeout, mail_answer, TO(ENVELOPE) | TO(READY)),
 	ROW(ENVELOPE, LINES, command_timeout, NULL,
-	    TO(TLS) | TO(READY) | TO(RCPT_WAIT) | TO(BODY) | TO(SLOW)),
+	    TO(TLS) | TO(READY) | TO(RCPT_WAIT) | TO(BODY) | TO(CHUNK) | TO(CHUNK_DROP) | TO(SLOW)),
 	ROW(RCPT_WAIT, HOLD, rcpt_timeout, rcpt_answer, TO(ENVELOPE) | TO(GIVEN_UP)),
-	ROW(GIVEN_UP, LINES, command_timeout, NULL, TO(TLS) | TO(READY) | TO(SLOW)),
+	ROW(GIVEN_UP, LINES, command_timeout, NULL,
+	    TO(TLS) | TO(READY) | TO(CHUNK_DROP) | TO(SLOW)),
 	ROW(BODY, BODY, body_timeout, body_answer, TO(BODY_DROP) | TO(DATA_WAIT)),
 	ROW(BODY_DROP, BODY, body_timeout, NULL, TO(READY)),
+	ROW(CHUNK, BODY, body_timeout, body_answer, TO(CHUNK_DROP) | TO(BDAT) | TO(DATA_WAIT)),
+	ROW(CHUNK_DROP, BODY, body_timeout, NULL,
+	    TO(HELLO) | TO(READY) | TO(ENVELOPE) | TO(GIVEN_UP) | TO(BDAT_FAILED)),
+	ROW(BDAT, LINES, command_timeout, bdat_answer,
+	    TO(TLS) | TO(READY) | TO(CHUNK) | TO(CHUNK_DROP) | TO(SLOW)),
+	ROW(BDAT_FAILED, LINES, command_timeout, NULL,
+	    TO(TLS) | TO(READY) | TO(CHUNK_DROP) | TO(SLOW)),
 	ROW(DATA_WAIT, HOLD, data_timeout, data_answer, TO(READY)),
-	ROW(SLOW, HOLD, slow_timeout, NULL, TO(HELLO) | TO(READY) | TO(ENVELOPE) | TO(GIVEN_UP)),
+	ROW(SLOW, HOLD, slow_timeout, NULL,
+	    TO(HELLO) | TO(READY) | TO(ENVELOPE) | TO(GIVEN_UP) | TO(BDAT) | TO(BDAT_FAILED)),
 	ROW(CLOSED, NONE, NULL, NULL, 0),
 };
+
+/* How long a peer may do nothing: less when most places are taken. */
+static Usec
+patience(const SmtpSession *session, Usec timeout)
+{
+	const SmtpServiceConf *conf = session->conf;
+	uint64_t count = session->sessions->count, max = conf->limits.sessions_max;
+	return max > 0 && count * 10 >= max * 8 ? MIN(timeout, conf->stress_timeout) : timeout;
+}
 
 static Usec
 state_timeout(const SmtpSession *session)
 {
 	const SmtpServiceConf *conf = session->conf;
 	switch (session->state) {
+	case SESSION_PROXY:
+		return conf->proxy_timeout;
 	case SESSION_TLS:
-		return conf->tls_timeout;
+		return patience(session, conf->tls_timeout);
 	case SESSION_MAIL_WAIT:
 		return conf->mail_timeout;
 	case SESSION_RCPT_WAIT:
@@ -78,13 +104,17 @@ state_timeout(const SmtpSession *session)
 		return conf->data_timeout;
 	case SESSION_BODY:
 	case SESSION_BODY_DROP:
-		return session->peer_closed ? CLOSED_INPUT : conf->data_idle_timeout;
+	case SESSION_CHUNK:
+	case SESSION_CHUNK_DROP:
+		return session->peer_closed ? CLOSED_INPUT
+					    : patience(session, conf->data_idle_timeout);
 	case SESSION_SLOW:
 		return session->slow_delay;
 	case SESSION_AUTH_WAIT:
 		return conf->auth_timeout;
 	default:
-		return session->peer_closed ? CLOSED_INPUT : conf->command_timeout;
+		return session->peer_closed ? CLOSED_INPUT
+					    : patience(session, conf->command_timeout);
 	}
 }
 
@@ -92,7 +122,9 @@ void
 session_rearm(SmtpSession *session)
 {
 	Deadline deadline = clock_after(state_timeout(session));
-	if (states[session->state].input == INPUT_BODY && session->body_end < deadline)
+	bool in_message = states[session->state].input == INPUT_BODY ||
+			  session->state == SESSION_BDAT;
+	if (in_message && session->body_end < deadline)
 		deadline = session->body_end;
 	conn_set_deadline(session->conn, deadline);
 }
@@ -288,6 +320,7 @@ session_drop_tx(SmtpSession *session, const char *reason, const Response *answer
 	g_clear_pointer(&session->tx, tx_unref);
 	g_clear_pointer(&session->verdict, response_unref);
 	session->utf8 = false;
+	session->binary = false;
 	session->body_end = 0;
 	smtp_data_reader_init(&session->reader);
 }
@@ -325,8 +358,17 @@ body_answer(SmtpSession *session)
 	if (!response_err(session->tx->data_response))
 		return;
 	session->verdict = response_ref(session->tx->data_response);
+	session_refuse_body(session);
+}
+
+/* The same between two chunks: the next one is told. */
+static void
+bdat_answer(SmtpSession *session)
+{
+	if (session->verdict != NULL || !response_err(session->tx->data_response))
+		return;
+	session->verdict = response_ref(session->tx->data_response);
 	session_stop_tx(session);
-	session_set_state(session, SESSION_BODY_DROP);
 }
 
 static void
@@ -399,7 +441,19 @@ static void end_session(SmtpSession *session, const char *reason, CloseHow how);
 static void
 tls_timeout(SmtpSession *session)
 {
-	end_session(session, "timeout in TLS handshake", CLOSE_NOW);
+	session_cut(session, "timeout in TLS handshake");
+}
+
+static void
+proxy_timeout(SmtpSession *session)
+{
+	session_cut(session, "no PROXY header in time");
+}
+
+void
+session_cut(SmtpSession *session, const char *reason)
+{
+	end_session(session, reason, CLOSE_NOW);
 }
 
 /* ---- the connection ---- */
@@ -436,6 +490,51 @@ session_begin_dialogue(SmtpSession *session)
 	g_autofree char *greeting = g_strdup_printf("%s %s", session->conf->hostname,
 						    session->conf->greeting);
 	session_reply(session, 220, NULL, greeting);
+}
+
+/* ---- limits by address ---- */
+
+bool
+session_gate(const SmtpSession *session, SmtpGate gate)
+{
+	const SmtpServiceConf *conf = session->conf;
+	return conf->admit == NULL || conf->admit(conf->arg, gate, session->remote->host);
+}
+
+static void
+leave(SmtpSession *session)
+{
+	g_autofree char *address = g_steal_pointer(&session->admitted);
+	if (address != NULL)
+		session->conf->leave(session->conf->arg, address);
+}
+
+bool
+session_admit(SmtpSession *session)
+{
+	leave(session);
+	if (session->conf->admit == NULL)
+		return true;
+	if (session_gate(session, SMTP_GATE_CONNECTION)) {
+		session->admitted = g_strdup(session->remote->host);
+		return true;
+	}
+	/* before a handshake nobody could read it */
+	if (!session->conf->tls_implicit || conn_is_tls(session->conn))
+		session_reply(session, 421, "4.7.0", "Error: too many connections from you");
+	session_close(session, "too many connections");
+	return false;
+}
+
+void
+session_start(SmtpSession *session)
+{
+	if (!session_admit(session))
+		return;
+	if (session->conf->tls_implicit && session->sessions->tls != NULL)
+		session_enter_tls(session);
+	else
+		session_begin_dialogue(session);
 }
 
 static void
@@ -476,6 +575,7 @@ end_session(SmtpSession *session, const char *reason, CloseHow how)
 		.duration = clock_mono() - session->started,
 	};
 	session_drop_tx(session, reason, session->verdict);
+	g_clear_pointer(&session->verdict, response_unref);
 	session_set_state(session, SESSION_CLOSED);
 	event.transactions = session->transactions;
 	event.accepted = session->accepted;
@@ -483,6 +583,7 @@ end_session(SmtpSession *session, const char *reason, CloseHow how)
 	event.junk = session->junk;
 	session_report(session, &event);
 	session_auth_forget(session);
+	leave(session);
 	unlink_session(session);
 	if (how == CLOSE_SEND)
 		conn_finish(session->conn, LINGER);
@@ -514,6 +615,8 @@ on_eof(SmtpSession *session)
 static size_t
 on_data(SmtpSession *session, const char *data, size_t len)
 {
+	if (session->state == SESSION_PROXY)
+		return session_proxy_data(session, data, len);
 	if (states[session->state].input == INPUT_BODY) {
 		size_t took = session_body(session, data, len);
 		if (session->state != SESSION_CLOSED)
@@ -591,6 +694,7 @@ smtp_service_conf_init(SmtpServiceConf *conf)
 		.greeting = "ESMTP koukan smtp gateway",
 		.command_timeout = 300 * USEC_PER_SEC,
 		.tls_timeout = 60 * USEC_PER_SEC,
+		.stress_timeout = 10 * USEC_PER_SEC,
 		.auth_delay = USEC_PER_SEC,
 		.auth_timeout = 30 * USEC_PER_SEC,
 		.data_idle_timeout = 180 * USEC_PER_SEC,
@@ -695,10 +799,10 @@ smtp_sessions_accept(SmtpSessions *sessions, int fd)
 		sessions->head->prev = session;
 	sessions->head = session;
 	sessions->count++;
-	if (conf->tls_implicit && sessions->tls != NULL)
-		session_enter_tls(session);
-	else
-		session_begin_dialogue(session);
+	if (conf->proxy_timeout <= 0)
+		session_start(session);
+	else if (!session_enter_proxy(session))
+		session_cut(session, "PROXY header not believed");
 }
 
 void

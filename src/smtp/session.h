@@ -9,7 +9,9 @@
  * after the other, each when the answer of the former is known; pipelined input waits.
  *
  * Message content with a bare CR or LF is refused with 550 5.6.11 after its true end, one with a
- * NUL with 550 5.6.0; nothing is repaired.  Bytes that a client sends behind DATA without waiting
+ * NUL with 550 5.6.0; nothing is repaired unless `normalize` is set.  Chunks of BDAT (RFC 3030)
+ * are looked at in the same way; after a failed one only RSET or a new EHLO helps.
+ *  Bytes that a client sends behind DATA without waiting
  * for 354 are message data when DATA is taken; when it is refused the session ends, because they
  * cannot be told from commands (RFC 2920 3.1).  A recipient whose answer does not come in time
  * gives up the whole transaction (450 to it and to all that follows), since it cannot be taken
@@ -92,9 +94,21 @@ typedef struct SmtpServiceConf {
 	Usec data_timeout;        /* default 310 s */
 	SmtpSessionLimits limits;
 	BlobLimits body;
-	Usec tls_timeout;     /* of a handshake; default 60 s */
-	TlsContext *tls;      /* STARTTLS; NULL: none.  smtp_sessions_set_tls replaces it */
-	bool tls_implicit;    /* the handshake comes first, and there is no STARTTLS */
+	Usec tls_timeout;       /* of a handshake; default 60 s */
+	TlsContext *tls;        /* STARTTLS; NULL: none.  smtp_sessions_set_tls replaces it */
+	bool tls_implicit;      /* the handshake comes first, and there is no STARTTLS */
+	bool chunking;          /* CHUNKING (RFC 3030) */
+	bool binarymime;        /* and BINARYMIME: the next hop must take it, too */
+	bool normalize;         /* bare CR and LF become CRLF instead of a refusal */
+	bool dsn;               /* DSN (RFC 3461): parameters are checked and carried on */
+	bool announce_limits;   /* LIMITS (RFC 9422) */
+	Usec proxy_timeout;     /* for the PROXY header that must come first; 0: none comes */
+	const NetCidr *proxies; /* who may send it; none: loopback */
+	size_t n_proxies;
+	const NetCidr *xclients; /* who may use XCLIENT */
+	size_t n_xclients;
+	Usec stress_timeout;  /* most that a peer may be idle when 8 of 10 sessions_max are there;
+				 default 10 s */
 	SmtpSecrets *secrets; /* AUTH; NULL: none.  smtp_sessions_set_secrets replaces it */
 	Pool *pool; /* for slow passwords; NULL: compared at once; outlives the sessions */
 	bool auth_clear_loopback; /* AUTH without TLS for peers on this machine */

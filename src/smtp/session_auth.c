@@ -98,8 +98,7 @@ reject_user(SmtpSession *session)
 				 .reason = "wrong user or password",
 				 .auth_user = session->auth->sasl.user};
 	session_report(session, &event);
-	if (conf->admit != NULL)
-		(void)conf->admit(conf->arg, SMTP_GATE_AUTH_FAILURE, session->remote->host);
+	(void)session_gate(session, SMTP_GATE_AUTH_FAILURE);
 	session_auth_forget(session);
 	session_set_state(session, SESSION_READY);
 	session->errors++;
@@ -259,7 +258,6 @@ begin(SmtpSession *session, SmtpSaslMech mech)
 static bool
 is_refused(SmtpSession *session)
 {
-	const SmtpServiceConf *conf = session->conf;
 	if (session->sessions->secrets == NULL)
 		session_error(session, 502, "5.5.1", "AUTH not available");
 	else if (session->state == SESSION_HELLO || !session->esmtp)
@@ -271,8 +269,7 @@ is_refused(SmtpSession *session)
 	else if (!is_private(session))
 		session_error(session, 538, "5.7.11",
 			      "Encryption required for requested authentication mechanism");
-	else if (conf->admit != NULL &&
-		 !conf->admit(conf->arg, SMTP_GATE_AUTH, session->remote->host)) {
+	else if (!session_gate(session, SMTP_GATE_AUTH)) {
 		session_reply(session, 421, "4.7.0", "Error: too many failed authentications");
 		session_close(session, "too many failed authentications");
 	} else

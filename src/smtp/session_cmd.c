@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/text.h"
+#include "smtp/dsn_param.h"
 #include "smtp/reply.h"
 #include "smtp/session_int.h"
 #include "smtp/syntax.h"
@@ -17,12 +18,21 @@ ehlo_text(const SmtpSessions *sessions, unsigned variant)
 	GString *out = g_string_new(NULL), *text = g_string_new(conf->hostname);
 	g_string_append_printf(text, "\nPIPELINING\nSIZE %" G_GUINT64_FORMAT "\n8BITMIME\nSMTPUTF8",
 			       conf->limits.message_max);
+	if (conf->chunking)
+		g_string_append(text, conf->binarymime ? "\nCHUNKING\nBINARYMIME" : "\nCHUNKING");
+	if (conf->dsn)
+		g_string_append(text, "\nDSN");
+	if (conf->announce_limits)
+		g_string_append_printf(text, "\nLIMITS RCPTMAX=%u", conf->limits.rcpt_max);
 	if ((variant & SESSION_EHLO_STARTTLS) != 0)
 		g_string_append(text, "\nSTARTTLS");
 	if ((variant & SESSION_EHLO_AUTH) != 0)
 		g_string_append_printf(text, "\nAUTH LOGIN PLAIN%s",
 				       smtp_secrets_have_scram(sessions->secrets) ? " SCRAM-SHA-256"
 										  : "");
+	if ((variant & SESSION_EHLO_XCLIENT) != 0)
+		g_string_append(text,
+				"\nXCLIENT NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT");
 	g_string_append(text, "\nENHANCEDSTATUSCODES\nHELP");
 	smtp_reply_format(out, 250, NULL, text->str, false);
 	g_string_free(text, TRUE);
@@ -34,7 +44,8 @@ reply_ehlo(SmtpSession *session)
 {
 	SmtpSessions *sessions = session->sessions;
 	unsigned variant = (session_offers_tls(session) ? SESSION_EHLO_STARTTLS : 0) |
-			   (session_offers_auth(session) ? SESSION_EHLO_AUTH : 0);
+			   (session_offers_auth(session) ? SESSION_EHLO_AUTH : 0) |
+			   (session_offers_xclient(session) ? SESSION_EHLO_XCLIENT : 0);
 	if (sessions->ehlo[variant] == NULL)
 		sessions->ehlo[variant] = ehlo_text(sessions, variant);
 	conn_write(session->conn, sessions->ehlo[variant]->str, sessions->ehlo[variant]->len);
@@ -134,6 +145,40 @@ size_verdict(const SmtpSession *session, const char *value)
 	return (Verdict){0};
 }
 
+static bool
+body_is_known(const SmtpSession *session, const char *value)
+{
+	const SmtpServiceConf *conf = session->conf;
+	return text_equal_nocase(value, "7BIT") || text_equal_nocase(value, "8BITMIME") ||
+	       (conf->chunking && conf->binarymime && text_equal_nocase(value, "BINARYMIME"));
+}
+
+/* 0, 501 or 555 */
+static int
+dsn_code(const SmtpSession *session, SmtpDsnParam result)
+{
+	if (!session->conf->dsn || result == SMTP_DSN_OTHER)
+		return 555;
+	return result == SMTP_DSN_OK ? 0 : 501;
+}
+
+static Verdict
+rcpt_params_verdict(const SmtpSession *session, const Mailbox *to)
+{
+	for (size_t i = 0; i < to->n_params; i++) {
+		const EsmtpParam *param = &to->params[i];
+		int code = session->esmtp ? dsn_code(session, smtp_dsn_rcpt_param(param->keyword,
+										  param->value))
+					  : 555;
+		if (code == 501)
+			return (Verdict){501, "5.5.4", "Syntax: bad parameter value"};
+		if (code != 0)
+			return (Verdict){555, "5.5.4",
+					 "RCPT TO parameters not recognized or not implemented"};
+	}
+	return (Verdict){0};
+}
+
 static Verdict
 mail_params_verdict(const SmtpSession *session, const Mailbox *from)
 {
@@ -145,14 +190,12 @@ mail_params_verdict(const SmtpSession *session, const Mailbox *from)
 		else if (text_equal_nocase(param->keyword, "SIZE"))
 			verdict = size_verdict(session, param->value);
 		else if (text_equal_nocase(param->keyword, "BODY"))
-			verdict.code = text_equal_nocase(param->value, "7BIT") ||
-						       text_equal_nocase(param->value, "8BITMIME")
-					       ? 0
-					       : 501;
+			verdict.code = body_is_known(session, param->value) ? 0 : 501;
 		else if (text_equal_nocase(param->keyword, "SMTPUTF8"))
 			verdict.code = param->value == NULL ? 0 : 501;
 		else
-			verdict.code = 555;
+			verdict.code = dsn_code(session,
+						smtp_dsn_mail_param(param->keyword, param->value));
 		if (verdict.code == 501 && verdict.text == NULL)
 			return (Verdict){501, "5.5.4", "Syntax: bad parameter value"};
 		if (verdict.code == 555)
@@ -187,6 +230,12 @@ cmd_mail(SmtpSession *session, const SmtpCommand *command)
 		session_error(session, verdict.code, verdict.status, verdict.text);
 		return;
 	}
+	if (!session_gate(session, SMTP_GATE_MESSAGE)) {
+		session_reply(session, 450, "4.7.1", "Error: too many messages from your address");
+		return;
+	}
+	const EsmtpParam *body = mailbox_param(from, "BODY");
+	session->binary = body != NULL && text_equal_nocase(body->value, "BINARYMIME");
 	session->utf8 = mailbox_param(from, "SMTPUTF8") != NULL;
 	session_begin_tx(session, from);
 }
@@ -204,15 +253,17 @@ cmd_rcpt(SmtpSession *session, const SmtpCommand *command)
 	SmtpPathResult result = smtp_parse_path(command->arg, command->arg_len, SMTP_PATH_RCPT,
 						session->utf8, &to);
 	Verdict verdict = path_verdict(result, SMTP_VERB_RCPT);
-	if (verdict.code == 0 && to->n_params > 0)
-		verdict = (Verdict){555, "5.5.4",
-				    "RCPT TO parameters not recognized or not implemented"};
+	if (verdict.code == 0)
+		verdict = rcpt_params_verdict(session, to);
 	if (verdict.code != 0) {
 		session_error(session, verdict.code, verdict.status, verdict.text);
 	} else if (session->state == SESSION_GIVEN_UP) {
 		session_reply(session, 450, "4.4.2", "RCPT upstream timeout/internal err");
 	} else if (tx_rcpt_count(session->tx) >= session->conf->limits.rcpt_max) {
 		session_reply(session, 452, "4.5.3", "Error: too many recipients");
+	} else if (!session_gate(session, SMTP_GATE_RCPT)) {
+		session_reply(session, 450, "4.7.1",
+			      "Error: too many recipients from your address");
 	} else {
 		(void)tx_add_rcpt(session->tx, to);
 		session_set_state(session, SESSION_RCPT_WAIT);
@@ -230,10 +281,14 @@ data_verdict(SmtpSession *session)
 		return (Verdict){503, "5.5.1", "Error: need MAIL command"};
 	if (session->state == SESSION_GIVEN_UP)
 		return (Verdict){450, "4.4.2", "RCPT upstream timeout/internal err"};
+	if (session->state == SESSION_BDAT || session->state == SESSION_BDAT_FAILED)
+		return (Verdict){503, "5.5.1", "Error: the message comes by BDAT"};
 	if (tx_rcpt_count(session->tx) == 0)
 		return (Verdict){503, "5.5.1", "Error: need RCPT command"};
 	if (tx_rcpts_accepted(session->tx) == 0)
 		return (Verdict){554, "5.5.1", "Error: no valid recipients"};
+	if (session->binary)
+		return (Verdict){503, "5.5.1", "Error: BINARYMIME needs BDAT"};
 	return (Verdict){0};
 }
 
@@ -253,6 +308,26 @@ cmd_data(SmtpSession *session, const SmtpCommand *command)
 	} else {
 		session_error(session, verdict.code, verdict.status, verdict.text);
 	}
+}
+
+static void
+cmd_bdat(SmtpSession *session, const SmtpCommand *command)
+{
+	uint64_t size = 0;
+	bool last = false;
+	if (session->conf->chunking &&
+	    smtp_bdat_parse(command->arg, command->arg_len, &size, &last)) {
+		session_begin_chunk(session, size, last);
+		return;
+	}
+	/* The chunk that may follow cannot be told from commands: nothing behind it may be
+	 * executed. */
+	session->errors++;
+	if (session->conf->chunking)
+		session_reply(session, 501, "5.5.4", command->row->syntax);
+	else
+		session_reply(session, 502, "5.5.1", "BDAT not implemented");
+	session_close(session, "BDAT not understood");
 }
 
 /* ---- the others ---- */
@@ -288,7 +363,7 @@ cmd_help(SmtpSession *session, const SmtpCommand *command)
 	(void)command;
 	session_reply(
 		session, 250, "2.0.0",
-		"Supported commands: AUTH DATA EHLO HELO HELP MAIL NOOP QUIT RCPT RSET STARTTLS "
+		"Supported commands: AUTH BDAT DATA EHLO HELO HELP MAIL NOOP QUIT RCPT RSET STARTTLS "
 		"VRFY");
 }
 
@@ -296,6 +371,12 @@ static void
 cmd_auth(SmtpSession *session, const SmtpCommand *command)
 {
 	session_auth(session, command->arg, command->arg_len);
+}
+
+static void
+cmd_xclient(SmtpSession *session, const SmtpCommand *command)
+{
+	session_xclient(session, command->arg, command->arg_len);
 }
 
 static void
@@ -320,6 +401,7 @@ static void (*const handlers[SMTP_VERBS])(SmtpSession *, const SmtpCommand *) = 
 	[SMTP_VERB_NOOP] = cmd_noop,         [SMTP_VERB_VRFY] = cmd_vrfy,
 	[SMTP_VERB_HELP] = cmd_help,         [SMTP_VERB_QUIT] = cmd_quit,
 	[SMTP_VERB_STARTTLS] = cmd_starttls, [SMTP_VERB_AUTH] = cmd_auth,
+	[SMTP_VERB_BDAT] = cmd_bdat,         [SMTP_VERB_XCLIENT] = cmd_xclient,
 };
 
 static void

@@ -4,10 +4,13 @@
  * transactions, session_cmd.c the commands, session_data.c the message, session_tls.c the way
  * into TLS, session_auth.c AUTH.  Private to smtp/; own worker only.
  *
+ *   PROXY > TLS, HELLO
  *   TLS > HELLO     HELLO, READY, ENVELOPE, GIVEN_UP > TLS  (STARTTLS)
  *   HELLO > READY > MAIL_WAIT > ENVELOPE > RCPT_WAIT > ENVELOPE > BODY > DATA_WAIT > READY
  *           READY < MAIL_WAIT   (refused)  RCPT_WAIT > GIVEN_UP   BODY > BODY_DROP > READY
- *           READY < ENVELOPE, GIVEN_UP     (RSET, EHLO)
+ *           READY < ENVELOPE, GIVEN_UP, BDAT, BDAT_FAILED     (RSET, EHLO)
+ *           ENVELOPE > CHUNK > BDAT > CHUNK > DATA_WAIT       CHUNK > CHUNK_DROP > BDAT_FAILED
+ *           HELLO, READY, ENVELOPE, GIVEN_UP > CHUNK_DROP > the same   (BDAT out of order)
  *   READY > AUTH > AUTH_WAIT > READY       AUTH > READY
  *   any line state > SLOW > the same       any > CLOSED
  *
@@ -19,19 +22,24 @@
 #include "smtp/session.h"
 
 typedef enum SessionState {
-	SESSION_TLS,       /* handshake */
-	SESSION_HELLO,     /* no EHLO or HELO yet */
-	SESSION_READY,     /* no transaction */
-	SESSION_AUTH,      /* 334 was sent */
-	SESSION_AUTH_WAIT, /* the password is being compared */
-	SESSION_MAIL_WAIT, /* for the answer to MAIL */
-	SESSION_ENVELOPE,  /* MAIL was accepted */
-	SESSION_RCPT_WAIT, /* for the answer to the last recipient */
-	SESSION_GIVEN_UP,  /* upstream was too slow; RCPT and DATA get 450 until RSET */
-	SESSION_BODY,      /* 354 was sent */
-	SESSION_BODY_DROP, /* the verdict is known; the rest of the message is read and dropped */
-	SESSION_DATA_WAIT, /* for the answer to the message */
-	SESSION_SLOW,      /* a reply to an error is being delayed */
+	SESSION_PROXY,       /* for the PROXY header */
+	SESSION_TLS,         /* handshake */
+	SESSION_HELLO,       /* no EHLO or HELO yet */
+	SESSION_READY,       /* no transaction */
+	SESSION_AUTH,        /* 334 was sent */
+	SESSION_AUTH_WAIT,   /* the password is being compared */
+	SESSION_MAIL_WAIT,   /* for the answer to MAIL */
+	SESSION_ENVELOPE,    /* MAIL was accepted */
+	SESSION_RCPT_WAIT,   /* for the answer to the last recipient */
+	SESSION_GIVEN_UP,    /* upstream was too slow; RCPT and DATA get 450 until RSET */
+	SESSION_BODY,        /* 354 was sent */
+	SESSION_BODY_DROP,   /* the verdict is known; the rest of the message is read and dropped */
+	SESSION_CHUNK,       /* the bytes of a BDAT are being read */
+	SESSION_CHUNK_DROP,  /* the same, and the verdict is known */
+	SESSION_BDAT,        /* between the chunks of a message */
+	SESSION_BDAT_FAILED, /* a chunk was refused; 503 until RSET */
+	SESSION_DATA_WAIT,   /* for the answer to the message */
+	SESSION_SLOW,        /* a reply to an error is being delayed */
 	SESSION_CLOSED,
 	SESSION_STATES
 } SessionState;
@@ -39,7 +47,8 @@ typedef enum SessionState {
 /* What the reply to EHLO depends on. */
 #define SESSION_EHLO_STARTTLS 1U
 #define SESSION_EHLO_AUTH     2U
-#define SESSION_EHLO_VARIANTS 4U
+#define SESSION_EHLO_XCLIENT  4U
+#define SESSION_EHLO_VARIANTS 8U
 
 typedef struct SessionAuth SessionAuth;
 
@@ -57,7 +66,12 @@ struct SmtpSession {
 	char *auth_user;         /* who it is; NULL: not known */
 	unsigned auth_failures;
 	bool peer_closed; /* its EOF came while input was held back */
+	char *admitted;   /* the address that conf->leave wants; NULL: none */
 	bool greeted;     /* 220 was sent */
+	/* the chunk of a BDAT under way */
+	bool chunk_last, chunk_fails; /* fails: and the transaction with it */
+	SessionState after_chunk;     /* in CHUNK_DROP: where to go on, unless it fails */
+	uint64_t chunk_left;          /* bytes to come */
 	bool esmtp;
 	char *helo;
 	json_t *meta; /* smtp_meta of this greeting, shared by its transactions */
@@ -75,7 +89,9 @@ struct SmtpSession {
 	Deadline tx_started;
 	Deadline body_end; /* of data_total_timeout */
 	SmtpDataReader reader;
-	Response *verdict; /* in BODY_DROP */
+	SmtpNewline newline;
+	bool binary;       /* BODY=BINARYMIME */
+	Response *verdict; /* in BODY_DROP, CHUNK_DROP; in BDAT: upstream has refused */
 };
 
 struct SmtpSessions {
@@ -125,6 +141,22 @@ void session_check_tx(SmtpSession *session);
 /* ---- session_cmd.c ---- */
 void session_command(SmtpSession *session, const char *line, size_t len);
 
+/* Ends the session at once, unsent answers and all. */
+void session_cut(SmtpSession *session, const char *reason);
+/* The client's address is known: within the limits?  If not the session has ended. */
+K_MUST_CHECK bool session_admit(SmtpSession *session);
+/* session_admit, then the greeting or the handshake. */
+void session_start(SmtpSession *session);
+/* Within the limits of the client's address; counts. */
+bool session_gate(const SmtpSession *session, SmtpGate gate);
+
+/* ---- session_proxy.c ---- */
+/* Waits for the header; false when the peer is none to believe. */
+K_MUST_CHECK bool session_enter_proxy(SmtpSession *session);
+size_t session_proxy_data(SmtpSession *session, const char *data, size_t len);
+bool session_offers_xclient(const SmtpSession *session);
+void session_xclient(SmtpSession *session, const char *arg, size_t len);
+
 /* ---- session_tls.c ---- */
 /* STARTTLS may be used now. */
 bool session_offers_tls(const SmtpSession *session);
@@ -146,4 +178,7 @@ void session_auth_forget(SmtpSession *session);
 
 /* ---- session_data.c ---- */
 void session_begin_body(SmtpSession *session);
+void session_begin_chunk(SmtpSession *session, uint64_t size, bool last);
+/* `verdict` is set: drops what follows of the message. */
+void session_refuse_body(SmtpSession *session);
 size_t session_body(SmtpSession *session, const char *data, size_t len);

@@ -319,3 +319,144 @@ def test_curl(world, tls_files, secrets, mechanism):
         pytest.skip("this curl has no SCRAM")
     assert done.returncode == 0, done.stderr
     server.arrived(mark)
+
+
+# ---- BDAT, DSN ----
+
+def send_chunks(port, mark, chunks, mail="", rcpt=""):
+    """Sends a message in BDAT chunks; the last reply."""
+    with smtplib.SMTP("127.0.0.1", port, timeout=30) as client:
+        client.ehlo("client.example")
+        assert client.has_extn("chunking"), mark
+        assert client.docmd("MAIL FROM:<alice@example.com>" + mail)[0] == 250
+        assert client.docmd(f"RCPT TO:<{RCPT}>" + rcpt)[0] == 250
+        for i, chunk in enumerate(chunks):
+            last = " LAST" if i == len(chunks) - 1 else ""
+            client.sock.sendall(b"BDAT %d%s\r\n" % (len(chunk), last.encode()) + chunk)
+            code, text = client.getreply()
+            if code != 250:
+                break
+        return code, text.decode()
+
+
+def test_bdat(world):
+    server = Server(world, enable_bdat="true", dsn="true")
+    mark = token()
+    data = message(mark, body="x" * 70 + "\r\n.\r\n..\r\n" + "line\r\n" * 40000)
+    code, text = send_chunks(server.port, mark, [data[i:i + 9999] for i in range(0, len(data), 9999)])
+    assert code == 250, text
+    assert server.arrived(mark).data.endswith(data[data.index(b"\r\n\r\n"):])
+
+
+def test_bdat_smuggling(world):
+    """Nothing that DATA refuses comes in by BDAT, and nothing of it is a command."""
+    server = Server(world, enable_bdat="true")
+    for end in (b"\n.\n", b"\n.\r\n", b"\r\n.\n", b"\r.\r", b"\r\n.\r", b"\0.\r\n"):
+        mark = token()
+        bad = message(mark) + b"x" + end + b"MAIL FROM:<evil@example.com>\r\n"
+        code, text = send_chunks(server.port, mark, [bad])
+        assert code == 550, (end, text)
+    mark = token()
+    assert send_chunks(server.port, mark, [message(mark)])[0] == 250
+    server.arrived(mark)
+    assert len(server.hop.taken) == 1
+
+
+# ---- PROXY, XCLIENT, limits ----
+
+def received_by(server, mark):
+    return server.arrived(mark).text.split("\r\n\r\n")[0]
+
+
+@needs_swaks
+@pytest.mark.parametrize("version", ["1", "2"])
+def test_swaks_proxy(world, version):
+    server = Server(world, proxy_protocol_timeout=5)
+    mark = token()
+    done = swaks(server.port, "--data", message(mark).decode().replace("\r\n", "\n"),
+                 "--proxy-version", version, "--proxy-family", "TCP4", "--proxy-source",
+                 "192.0.2.77", "--proxy-source-port", "4711", "--proxy-dest", "192.0.2.1",
+                 "--proxy-dest-port", "25",
+                 *(["--proxy-protocol", "STREAM", "--proxy-command", "PROXY"]
+                   if version == "2" else []))
+    if version == "2" and "proxy" in done.stderr.lower() and done.returncode != 0:
+        done = swaks(server.port, "--data", message(mark).decode().replace("\r\n", "\n"),
+                     "--proxy-version", "2", "--proxy-family", "AF_INET", "--proxy-source",
+                     "192.0.2.77", "--proxy-source-port", "4711", "--proxy-dest", "192.0.2.1",
+                     "--proxy-dest-port", "25", "--proxy-protocol", "STREAM")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "192.0.2.77" in received_by(server, mark)
+
+
+def test_proxy_before_tls(world, tls_files):
+    """The header, then the handshake at once, in one packet (B12)."""
+    cert, key = tls_files
+    server = Server(world, cert=cert, key=key, smtps="true", proxy_protocol_timeout=5)
+    raw = socket.create_connection(("127.0.0.1", server.port), timeout=20)
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = client_context(cert).wrap_bio(incoming, outgoing, server_hostname="localhost")
+    header = b"PROXY TCP4 192.0.2.78 192.0.2.1 4711 465\r\n"
+
+    def step(action):
+        nonlocal header
+        while True:
+            try:
+                return action()
+            except ssl.SSLWantReadError:
+                raw.sendall(header + outgoing.read())
+                header = b""
+                incoming.write(raw.recv(65536))
+    step(tls.do_handshake)
+
+    def say(text):
+        tls.write(text)
+        raw.sendall(outgoing.read())
+        return step(lambda: tls.read(4096))
+    assert say(b"").startswith(b"220 ")
+    assert say(b"EHLO client.example\r\n").startswith(b"250-")
+    mark = token()
+    for line in (b"MAIL FROM:<alice@example.com>\r\n", b"RCPT TO:<%s>\r\n" % RCPT.encode()):
+        assert say(line).startswith(b"250 ")
+    assert say(b"DATA\r\n").startswith(b"354 ")
+    assert say(message(mark) + b".\r\n").startswith(b"250 ")
+    raw.close()
+    assert "192.0.2.78" in received_by(server, mark)
+
+
+def test_no_proxy_header(world):
+    server = Server(world, proxy_protocol_timeout=5)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as raw:
+        raw.sendall(b"EHLO client.example\r\n")
+        try:
+            assert raw.recv(100) == b""
+        except ConnectionResetError:
+            pass
+    wait_until(lambda: "no PROXY header" in server.log(), "the log line")
+
+
+def test_xclient(world):
+    server = Server(world, xclient_from="[127.0.0.1]")
+    mark = token()
+    with smtplib.SMTP("127.0.0.1", server.port, timeout=20) as client:
+        client.ehlo("client.example")
+        assert client.has_extn("xclient")
+        assert client.docmd("XCLIENT ADDR=192.0.2.79 NAME=[UNAVAILABLE] LOGIN=bob")[0] == 220
+        client.ehlo("client.example")
+        send_one(client, mark)
+    assert "192.0.2.79" in received_by(server, mark)
+
+
+def test_client_limits(world):
+    server = Server(world, connections_per_client=2, messages_per_minute=2)
+    with smtplib.SMTP("127.0.0.1", server.port, timeout=20) as client:
+        client.ehlo("client.example")
+        with smtplib.SMTP("127.0.0.1", server.port, timeout=20):
+            with pytest.raises(smtplib.SMTPConnectError) as refusal:
+                smtplib.SMTP("127.0.0.1", server.port, timeout=20)
+            assert refusal.value.smtp_code == 421
+        for _ in range(2):
+            send_one(client, token())
+        assert client.mail("alice@example.com")[0] == 450
+    wait_until(lambda: server.log().count("smtp.session") >= 3, "the end of the sessions")
+    with smtplib.SMTP("127.0.0.1", server.port, timeout=20) as client:
+        assert client.noop()[0] == 250
