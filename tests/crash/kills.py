@@ -39,13 +39,14 @@ def random_kills(options):
         return result
 
 
+# Not with --seccomp-bpf, which makes strace miscount `when`.
 # Calls where something becomes durable or is said; `when` is counted in each thread by itself.
-CALLS = ("fdatasync", "fsync", "pwrite64", "write", "sendto", "sendmsg", "writev", "ftruncate",
-         "unlink", "openat", "flock", "epoll_wait", "read", "recvfrom", "accept4", "close")
+CALLS = ("fdatasync", "pwrite64", "write", "sendto", "sendmsg", "recvfrom", "read", "accept4",
+         "epoll_wait", "openat", "close", "ftruncate", "flock", "fsync")
 
 
 def strace(call, what, log="/dev/null"):
-    return ("strace", "-f", "--seccomp-bpf", "-qq", "-o", log, "-e", f"trace={call}", "-e",
+    return ("strace", "-f", "-qq", "-o", log, "-e", f"trace={call}", "-e",
             f"inject={call}:{what}")
 
 
@@ -74,7 +75,9 @@ def syscall_kills(options):
             died = 0
             for when in options.when or counts(scene.rng, each):
                 koukan.kill()
-                died += syscall_kill(koukan, call, when)
+                if not syscall_kill(koukan, call, when):
+                    break  # not reached, so larger counts are not either
+                died += 1
             result.kills += died
             scene.say(f"{call}: died {died} times; {load.ledger.count()} acknowledged")
             if not koukan.is_alive():
@@ -91,7 +94,7 @@ def syscall_kill(koukan, call, when):
         if koukan.is_alive():
             raise
     died = bool(wait_for(lambda: not koukan.is_alive(), 3.0))
-    koukan.kill_traced()
+    koukan.kill()
     return died
 
 
