@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The server is killed: at random, at chosen system calls, by SIGTERM."""
+import math
 import time
 
 import disk
@@ -51,12 +52,9 @@ def strace(call, what, log="/dev/null"):
 
 
 def counts(rng, number):
-    """`number` different values of when=: the first ones, then further and further apart."""
-    picked, n = [], 1
-    while len(picked) < number:
-        picked.append(n)
-        n += 1 if n < 8 else rng.randint(1, max(2, n // 2))
-    return picked
+    """About `number` different values of when=: the first ones, others up to some thousands."""
+    small = range(1, 2 + number // 4)
+    return sorted({*small, *(int(math.exp(rng.uniform(1, 8))) for _ in range(number - len(small)))})
 
 
 def syscall_kills(options):
