@@ -24,6 +24,15 @@ class Verdict:
         self.refused = []        # delivered, its answer not cut, although the client was refused
         self.longest = 0.0       # seconds between an explained copy and the death
 
+    def add(self, other):
+        """The sums of several parts of one experiment."""
+        for name in ("acknowledged", "delivered", "bounced", "queued", "explained", "cut",
+                     "strange", "unacknowledged"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for name in ("lost", "altered", "unexplained", "contradictions", "refused"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.longest = max(self.longest, other.longest)
+
     @property
     def ok(self):
         return not (self.lost or self.altered or self.unexplained or self.contradictions

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """File systems that can be filled, copied at an instant, or taken away; and the shim that replaces
 flushes.  Mounting needs root."""
+import errno
 import os
 import shutil
 import subprocess
@@ -53,10 +54,14 @@ class Mount:
         """A ballast file that leaves so many bytes; its path."""
         path = os.path.join(self.path, "ballast")
         size = max(0, self.free() - leave)
-        with open(path, "wb") as file:
-            block = b"\xff" * 65536
-            while size > 0:
-                size -= file.write(block[:min(size, len(block))])
+        block = b"\xff" * 65536
+        with open(path, "wb", buffering=0) as file:
+            try:
+                while size > 0:
+                    size -= file.write(block[:min(size, len(block))])
+            except OSError as error:  # the server writes, too
+                if error.errno != errno.ENOSPC:
+                    raise
         return path
 
 

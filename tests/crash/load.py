@@ -23,6 +23,7 @@ class Ledger:
         self.unknown = set()     # keys
         self.codes = {}          # (way, code) -> count
         self.latencies = []      # seconds from the last byte to the acknowledgement
+        self.refusals = []       # (way, seconds from the start of the message to the refusal)
 
     def acknowledge(self, way, keys, seconds=None):
         now = time.monotonic()
@@ -106,6 +107,16 @@ class SmtpClient:
         begin = time.monotonic()
         self.expect(None, 250)
         return taken, time.monotonic() - begin
+
+    def send_to(self, sender, rcpt, data):
+        """One message; the seconds that the last answer took."""
+        self.expect(f"MAIL FROM:<{sender}>", 250)
+        self.expect(f"RCPT TO:<{rcpt}>", 250)
+        self.expect("DATA", 354)
+        self.socket.sendall(data + b".\r\n")
+        begin = time.monotonic()
+        self.expect(None, 250)
+        return time.monotonic() - begin
 
     def close(self):
         self.file.close()
@@ -215,6 +226,7 @@ class Load:
         kinds = self.kinds(way, mark)
         keys = [(mark, kind) for kind in kinds]
         data = letters.message(mark, self.size)
+        begin = time.monotonic()
         try:
             if way == "rest":
                 inline = len(data) < 50000 and letters.number_of(mark, "inline") % 4 != 0
@@ -227,6 +239,7 @@ class Load:
             return True
         except Refused as error:
             self.ledger.refuse(way, keys, error.code)
+            self.ledger.refusals.append((way, time.monotonic() - begin))
             return False
         except (OSError, http.client.HTTPException, ValueError):
             self.ledger.forget(keys)

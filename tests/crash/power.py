@@ -80,12 +80,7 @@ def one_cut(scene, image, environment, number):
     if total is None:
         scene.result.verdict = verdict
     else:
-        total.acknowledged += verdict.acknowledged
-        total.delivered += verdict.delivered
-        total.queued += verdict.queued
-        total.lost += verdict.lost
-        total.altered += verdict.altered
-        total.unexplained += verdict.unexplained
+        total.add(verdict)
     say(f"{scene.name}: cut {number}: {len(acknowledged)} acknowledged, {len(verdict.lost)} lost")
     return 1 if verdict.lost else 0
 

@@ -43,7 +43,7 @@ def database_stop(options):
         result.check(growth < 32 << 20, f"grew by {growth >> 20} MB while the database was away")
         result.check(koukan.is_alive(), "ended: " + koukan.server.tail(1500))
         # A delivery that could not be written down is repeated once: the stop is its death.
-        check_codes(scene, load.ledger)
+        check_codes(scene, load)
         scene.finish(load)
         return result
 

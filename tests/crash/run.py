@@ -6,6 +6,7 @@ import argparse
 import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -138,9 +139,12 @@ def run(options):
     """The results, one for each experiment."""
     options.seed = random.SystemRandom().randrange(1 << 32) if options.seed is None else options.seed
     options.folder = tempfile.mkdtemp(prefix="koukan-crash-")
+    os.chmod(options.folder, 0o711)  # another user runs PostgreSQL below it
     options.keep_folder = options.keep
     if options.short:
         options.kills = min(options.kills, 30)
+    # So that a harness that is told to end stops its servers and unmounts its file systems.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     say(f"seed {options.seed}, folder {options.folder}, binary {options.binary}")
     try:
         names = choose(options)

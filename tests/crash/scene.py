@@ -139,6 +139,13 @@ class Scene:
             self.result.fail(problem)
         if verdict.queued and verdict.queued > len(load.ledger.acknowledged) // 100:
             self.result.fail(f"{verdict.queued} acknowledged messages were still queued")
+        if verdict.refused:
+            self.result.note(f"{len(verdict.refused)} delivered although their client was refused")
+            for key in verdict.refused[:2]:
+                code = load.ledger.refused[key][1]
+                self.say(f"refused with {code}, yet delivered: {key[0]} {key[1]}")
+                for line in self.koukan.log(key[0])[:4]:
+                    self.say("  " + line[:300])
         if verdict.longest:
             self.result.note(f"longest 250-to-death of a duplicate {verdict.longest * 1000:.0f} ms")
         return verdict

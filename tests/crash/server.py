@@ -51,6 +51,7 @@ class Koukan:
         self.runs = []
         self.server = None
         self.pid = None
+        self.wrapped = False
 
     @property
     def mx(self):
@@ -77,6 +78,7 @@ class Koukan:
         Koukan.generations += 1
         self.values["generation"] = Koukan.generations
         self.runs.append(Run(Koukan.generations, time.monotonic()))
+        self.wrapped = bool(wrapper)
         argv = [*wrapper, self.binary, "serve", self.config("gateway.yaml"),
                 self.config("router.yaml")]
         self.server = procs.Server("serve", argv[0], argv[1:], self.folder, env=env)
@@ -97,29 +99,31 @@ class Koukan:
     def is_alive(self):
         return self.server is not None and self.server.is_alive()
 
-    def kill(self):
-        self.server.kill()
-        self.note_end("kill")
+    def signal(self, number):
+        """To the server itself: strace would only let go of it."""
+        if not self.wrapped:
+            self.server.signal(number)
+            return
+        for child in procs.children(self.pid):
+            try:
+                os.kill(child, number)
+            except ProcessLookupError:
+                pass
 
-    def kill_traced(self):
-        """The server is a child of the process that we started."""
+    def kill(self):
         if self.is_alive():
-            for child in procs.children(self.pid):
-                try:
-                    os.kill(child, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
+            self.signal(signal.SIGKILL)
         self.server.finish()
         self.note_end("kill")
 
     def end(self, seconds=30.0):
         """SIGTERM; (exit code, seconds).  The code is None when it had to be killed."""
         begin = time.monotonic()
-        self.server.signal(signal.SIGTERM)
+        self.signal(signal.SIGTERM)
         try:
             code = self.server.popen.wait(timeout=seconds)
         except subprocess.TimeoutExpired:
-            self.server.kill()
+            self.kill()
             code = None
         self.note_end("term" if code == 0 else "kill")
         return code, time.monotonic() - begin

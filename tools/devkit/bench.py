@@ -11,7 +11,10 @@
 Delivered/s counts from the first connection of smtp-source until the sink has taken the last
 message.  CPU is the user and system time of the servers' processes, all threads, from
 /proc/PID/stat; for Postfix that of its master, of the children that the master has waited for and
-of those alive.  Arrived is what smtp-sink counted.  What machines do differs: compare the ratios."""
+of those alive.  Arrived is what smtp-sink counted.  What machines do differs: compare the ratios.
+
+`store`: submissions that are stored before their 250, since the next hop is down; SQLite,
+PostgreSQL and Postfix's queue.  Acknowledged/s, CPU, and p50 and p99 of the 250."""
 import os
 import re
 import statistics
@@ -156,6 +159,7 @@ def table(made, args):
 
 
 def relay(args):
+    args.sessions = args.sessions or 10
     packages.ensure("build", "bench")
     binary = args.binary or build.binary("release")
     if not args.binary:
@@ -182,15 +186,25 @@ def relay(args):
 
 
 def add_arguments(parser):
-    parser.add_argument("what", choices=["relay"])
+    parser.add_argument("what", choices=["relay", "store"])
     parser.add_argument("--messages", type=int, default=3000, metavar="N", help="a round (3000)")
-    parser.add_argument("--sessions", type=int, default=10, metavar="N", help="at a time (10)")
+    parser.add_argument("--sessions", type=int, metavar="N",
+                        help="at a time (relay: 10, store: 50)")
     parser.add_argument("--size", type=int, default=1024, metavar="BYTES", help="each (1024)")
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="(3)")
     parser.add_argument("--reuse", action="store_true", help="many messages a connection")
-    parser.add_argument("--only", nargs="+", choices=["nothing", "serve", "two", "postfix"])
+    parser.add_argument("--only", nargs="+", choices=["nothing", "serve", "two", "postfix",
+                                                           "sqlite", "postgresql"])
+    parser.add_argument("--fsync-ms", type=float, default=0, metavar="MS",
+                        help="store: added to each flush")
+    parser.add_argument("--hop", choices=["down", "4xx"], default="down",
+                        help="store: the next hop refuses connections, or answers 4xx")
     parser.add_argument("--binary", metavar="FILE", help="this one instead of a release build")
 
 
 def main(args):
+    if args.what == "store":
+        from devkit import bench_store
+        args.sessions = args.sessions or 50
+        return bench_store.store(args)
     return relay(args)

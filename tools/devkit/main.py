@@ -14,6 +14,7 @@ VERBS = [
     ("lint", "lint", "formatting, layers, banned functions, sizes and other house rules"),
     ("fuzz", "fuzz", "short runs of the fuzzers (clang libFuzzer)"),
     ("bench", "bench", "throughput and CPU beside Postfix"),
+    ("crash", "crash", "failure experiments: kill -9, power cuts, full disks"),
 ]
 
 

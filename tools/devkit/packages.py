@@ -17,6 +17,7 @@ SETS = {
     "lint": ["clang-format", "git"],
     "test": ["curl", "msmtp", "python3-pytest", "swaks"],
     "bench": ["postfix"],
+    "crash": ["e2fsprogs", "gcc", "libc6-dev", "mount", "strace"],
 }
 
 

@@ -4,8 +4,9 @@
   1. unit tests and fuzz corpora, built with AddressSanitizer and UndefinedBehaviorSanitizer (gcc)
   2. end-to-end tests (tests/e2e) against that binary, and against the release binary where size
      and time are measured
-  3. the same under ThreadSanitizer: all unit tests, and the end-to-end tests marked `threads`
-  4. a compile with clang, whose warnings are errors too
+  3. failure experiments, the short version (tests/crash, ./dev crash)
+  4. the same under ThreadSanitizer: all unit tests, and the end-to-end tests marked `threads`
+  5. a compile with clang, whose warnings are errors too
 
 The last line is the sum of everything: `N passed, N failed`."""
 import json
@@ -14,7 +15,7 @@ import subprocess
 import tempfile
 import xml.etree.ElementTree
 
-from devkit import build, packages
+from devkit import build, crash, packages
 from devkit.common import JOBS, PYTHON, ROOT, Failed, Stopwatch, Tally, run, say, step
 
 SANITIZER_ENV = {
@@ -161,6 +162,9 @@ def plan(args, tally):
             marks = "not slow" if args.quick else None
             part("end to end, address sanitizer", tally,
                  lambda: end_to_end("asan", args.k, marks))
+            if not (args.quick or args.k):
+                part("failure experiments, short version", tally,
+                     lambda: crash.short(build.binary("release")))
     if threads and compile_or_fail("tsan", tally):
         part("unit tests, thread sanitizer", tally, lambda: unit("tsan", args.k))
         part("end to end, thread sanitizer", tally,
