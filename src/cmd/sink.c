@@ -20,10 +20,15 @@
 #define MESSAGE_MAX (256 * 1024 * 1024)   /* bytes */
 #define HANG        (3600 * USEC_PER_SEC) /* what "timeout" addresses wait */
 
+typedef enum Step { STEP_MAIL, STEP_RCPT, STEP_DATA, STEPS } Step;
+
 typedef struct Sink {
 	const char *host, *dir;
 	uint16_t port;
-	bool json, quiet;
+	bool json, quiet, smtps;
+	const char *cert, *key, *auth; /* files */
+	int codes[STEPS];              /* answers by Step; 0: as the address says */
+	uint64_t delay;                /* milliseconds before each answer */
 	Workers *workers;
 	SmtpServiceConf conf;
 	SmtpSessions *sessions;
@@ -167,7 +172,16 @@ typedef struct SinkPort {
 	TxWatch watch;
 	size_t rcpts; /* answered, or left to hang */
 	bool body;    /* the same */
+	Timer delay;
 } SinkPort;
+
+/* The answer that was asked for on the command line; NULL: none. */
+static Response *
+wanted(const Sink *sink, Step step)
+{
+	int code = sink->codes[step];
+	return code != 0 ? response_newf(code, "as asked for") : NULL;
+}
 
 static void
 answer_rcpts(SinkPort *port)
@@ -177,11 +191,13 @@ answer_rcpts(SinkPort *port)
 		const char *addr = tx_rcpt(tx, port->rcpts)->to->addr;
 		if (g_str_has_prefix(addr, "rcpttimeout"))
 			continue;
-		Response *response = g_str_has_prefix(addr, "rcpttemp")
-					     ? response_new(450, "rcpt temp")
-				     : g_str_has_prefix(addr, "rcptperm")
-					     ? response_new(550, "rcpt perm")
-					     : response_new(250, "OK");
+		Response *response = wanted(port->sink, STEP_RCPT);
+		if (response == NULL)
+			response = g_str_has_prefix(addr, "rcpttemp")
+					   ? response_new(450, "rcpt temp")
+				   : g_str_has_prefix(addr, "rcptperm")
+					   ? response_new(550, "rcpt perm")
+					   : response_new(250, "OK");
 		(void)tx_answer_rcpt(tx, port->rcpts, response);
 	}
 }
@@ -191,10 +207,13 @@ answer_data(SinkPort *port)
 {
 	Tx *tx = port->tx;
 	const char *addr = tx_rcpt_count(tx) == 1 ? tx_rcpt(tx, 0)->to->addr : "";
+	Response *response = wanted(port->sink, STEP_DATA);
 	port->body = true;
-	if (g_str_has_prefix(addr, "datatimeout"))
+	if (response == NULL && g_str_has_prefix(addr, "datatimeout"))
 		return;
-	if (g_str_has_prefix(addr, "datatemp"))
+	if (response != NULL)
+		(void)tx_answer_data(tx, response);
+	else if (g_str_has_prefix(addr, "datatemp"))
 		(void)tx_answer_data(tx, response_new(450, "data temp"));
 	else if (g_str_has_prefix(addr, "dataperm"))
 		(void)tx_answer_data(tx, response_new(550, "data perm"));
@@ -203,22 +222,46 @@ answer_data(SinkPort *port)
 }
 
 static void
-on_tx(void *arg, Tx *tx)
+answer_all(void *arg)
 {
 	SinkPort *port = arg;
+	Tx *tx = port->tx;
 	if (tx->cancelled)
 		return;
-	if (tx->mail_response == NULL)
-		(void)tx_answer_mail(tx, response_new(250, "ok"));
+	if (tx->mail_response == NULL) {
+		Response *response = wanted(port->sink, STEP_MAIL);
+		(void)tx_answer_mail(tx, response != NULL ? response : response_new(250, "ok"));
+	}
 	answer_rcpts(port);
 	if (!port->body && tx_body_ready(tx))
 		answer_data(port);
+}
+
+/* Something is to be answered that was not there before. */
+static bool
+is_owed(const SinkPort *port)
+{
+	const Tx *tx = port->tx;
+	return tx->mail_response == NULL || port->rcpts < tx_rcpt_count(tx) ||
+	       (!port->body && tx_body_ready(tx));
+}
+
+static void
+on_tx(void *arg, Tx *tx)
+{
+	SinkPort *port = arg;
+	(void)tx;
+	if (port->sink->delay == 0)
+		answer_all(port);
+	else if (is_owed(port) && !timer_is_set(&port->delay))
+		timer_set(&port->delay, (Usec)port->sink->delay * USEC_PER_MS);
 }
 
 static void
 sink_port_stop(TxPort *base)
 {
 	SinkPort *port = (SinkPort *)base;
+	timer_clear(&port->delay);
 	tx_unwatch(&port->watch);
 	tx_unref(port->tx);
 	g_free(port);
@@ -230,7 +273,7 @@ static TxPort *
 take(void *arg, Worker *worker, Tx *tx)
 {
 	SinkPort *port = g_new0(SinkPort, 1);
-	(void)worker;
+	timer_init(&port->delay, worker, answer_all, port);
 	port->port.ops = &sink_port_ops;
 	port->sink = arg;
 	port->tx = tx_ref(tx);
@@ -278,11 +321,30 @@ free_sessions(void *arg)
 	sink->sessions = NULL;
 }
 
+/* What the files of the command line say. */
+static bool
+load_files(Sink *sink, GError **ret_error)
+{
+	if (sink->cert != NULL) {
+		sink->conf.tls = tls_server_new(sink->cert, sink->key, ret_error);
+		if (sink->conf.tls == NULL)
+			return false;
+		sink->conf.tls_implicit = sink->smtps;
+	}
+	if (sink->auth != NULL) {
+		sink->conf.secrets = smtp_secrets_load(sink->auth, ret_error);
+		if (sink->conf.secrets == NULL)
+			return false;
+		sink->conf.auth_clear_loopback = true;
+	}
+	return true;
+}
+
 static bool
 run(Sink *sink, const sigset_t *until, GError **ret_error)
 {
 	int got = 0;
-	if (sink->dir != NULL && !open_dir(sink, ret_error))
+	if ((sink->dir != NULL && !open_dir(sink, ret_error)) || !load_files(sink, ret_error))
 		return false;
 	sink->workers = workers_new(1, ret_error);
 	if (sink->workers == NULL)
@@ -311,16 +373,65 @@ static void
 usage(FILE *out)
 {
 	(void)fputs(
-		"usage: koukan sink PORT [--host H] [--json] [--dir D] [--quiet]\n\n"
+		"usage: koukan sink PORT [--host H] [--json] [--dir D] [--quiet] [OPTIONS]\n\n"
 		"Takes every message sent to PORT (0: any free port) and prints it.\n"
 		"  --host H   address to listen on (127.0.0.1)\n"
 		"  --json     one JSON object a line instead of text\n"
 		"  --dir D    stores each message as D/NNNNNN.eml and its envelope as D/NNNNNN.json\n"
-		"  --quiet    prints no messages (nothing but the address)\n\n"
+		"  --quiet    prints no messages (nothing but the address)\n"
+		"  --tls CERT KEY   offers STARTTLS; with --smtps: TLS from the first byte\n"
+		"  --auth FILE      offers AUTH, with secrets as `koukan secret` prints them\n"
+		"  --require-auth   and refuses MAIL without it\n"
+		"  --bdat, --dsn    offers CHUNKING and BINARYMIME; DSN\n"
+		"  --mail CODE, --rcpt CODE, --data CODE   answers so (data: to the message)\n"
+		"  --delay MS       waits before each of these answers\n\n"
 		"Recipients that begin with rcpttemp, rcptperm or rcpttimeout are refused or never\n"
 		"answered at RCPT; a single recipient that begins with datatemp, dataperm or\n"
 		"datatimeout likewise behind the message.\n",
 		out);
+}
+
+static bool
+parse_number(const char *text, uint64_t min, uint64_t max, uint64_t *ret_number)
+{
+	return text_parse_u64(text, strlen(text), max, ret_number) && *ret_number >= min;
+}
+
+/* The options about what the server offers and answers; moves *at over what it took. */
+static bool
+parse_server(Sink *sink, char **argv, int argc, int *at)
+{
+	static const char *const steps[STEPS] = {"--mail", "--rcpt", "--data"};
+	const char *arg = argv[*at];
+	int left = argc - *at - 1;
+	uint64_t number = 0;
+	for (int i = 0; i < STEPS; i++) {
+		if (strcmp(arg, steps[i]) != 0)
+			continue;
+		if (left < 1 || !parse_number(argv[++*at], 200, 599, &number))
+			return false;
+		sink->codes[i] = (int)number;
+		return true;
+	}
+	if (strcmp(arg, "--smtps") == 0) {
+		sink->smtps = true;
+	} else if (strcmp(arg, "--require-auth") == 0) {
+		sink->conf.require_auth = true;
+	} else if (strcmp(arg, "--bdat") == 0) {
+		sink->conf.chunking = sink->conf.binarymime = true;
+	} else if (strcmp(arg, "--dsn") == 0) {
+		sink->conf.dsn = true;
+	} else if (strcmp(arg, "--auth") == 0 && left >= 1) {
+		sink->auth = argv[++*at];
+	} else if (strcmp(arg, "--delay") == 0 && left >= 1) {
+		return parse_number(argv[++*at], 0, 3600000, &sink->delay);
+	} else if (strcmp(arg, "--tls") == 0 && left >= 2) {
+		sink->cert = argv[++*at];
+		sink->key = argv[++*at];
+	} else {
+		return false;
+	}
+	return true;
 }
 
 static bool
@@ -339,6 +450,8 @@ parse(Sink *sink, int argc, char **argv)
 			sink->dir = argv[++i];
 		else if (strcmp(arg, "--host") == 0 && more)
 			sink->host = argv[++i];
+		else if (parse_server(sink, argv, argc, &i))
+			continue;
 		else if (arg[0] != '-' && port == NULL)
 			port = arg;
 		else
@@ -361,10 +474,14 @@ cmd_sink(int argc, char **argv)
 		usage(stdout);
 		return 0;
 	}
-	if (!parse(&sink, argc, argv)) {
+	smtp_service_conf_init(&sink.conf);
+	if (!parse(&sink, argc, argv) || (sink.smtps && sink.cert == NULL)) {
 		usage(stderr);
 		return 2;
 	}
+	/* OpenSSL writes without MSG_NOSIGNAL */
+	const struct sigaction ignore = {.sa_handler = SIG_IGN};
+	(void)sigaction(SIGPIPE, &ignore, NULL);
 	/* before there are threads, so that only sigwait gets them */
 	(void)sigemptyset(&until);
 	(void)sigaddset(&until, SIGINT);
@@ -372,16 +489,16 @@ cmd_sink(int argc, char **argv)
 	(void)pthread_sigmask(SIG_BLOCK, &until, NULL);
 	(void)gethostname(hostname, sizeof(hostname) - 1);
 
-	smtp_service_conf_init(&sink.conf);
 	sink.conf.hostname = hostname;
 	sink.conf.greeting = "ESMTP koukan fake smtpd";
-	sink.conf.rcpt_timeout = sink.conf.data_timeout = HANG;
+	sink.conf.mail_timeout = sink.conf.rcpt_timeout = sink.conf.data_timeout = HANG;
 	sink.conf.limits.message_max = MESSAGE_MAX;
 	sink.conf.take = take;
 	sink.conf.arg = &sink;
-	if (!run(&sink, &until, &error)) {
+	bool ok = run(&sink, &until, &error);
+	if (!ok)
 		(void)fprintf(stderr, "koukan sink: %s\n", error->message);
-		return 1;
-	}
-	return 0;
+	tls_context_unref(sink.conf.tls);
+	smtp_secrets_unref(sink.conf.secrets);
+	return ok ? 0 : 1;
 }

@@ -460,3 +460,22 @@ def test_client_limits(world):
     wait_until(lambda: server.log().count("smtp.session") >= 3, "the end of the sessions")
     with smtplib.SMTP("127.0.0.1", server.port, timeout=20) as client:
         assert client.noop()[0] == 250
+
+
+# ---- the sink as a test peer ----
+
+def test_sink_server(world, tls_files, secrets):
+    cert, key = tls_files
+    proc = world.start_proc("sink", "sink", "0", "--json", "--tls", cert, key, "--auth", secrets,
+                            "--require-auth", "--bdat", "--dsn", "--data", "452", "--delay", "20")
+    _, port = proc.wait_listening()
+    with smtplib.SMTP("127.0.0.1", int(port), timeout=20) as client:
+        client.ehlo("client.example")
+        assert client.has_extn("chunking") and client.has_extn("dsn")
+        client.starttls(context=client_context(cert))
+        client.ehlo("client.example")
+        assert client.mail("alice@example.com")[0] == 530
+        client.login("bob", "top secret")
+        assert client.mail("alice@example.com")[0] == 250
+        assert client.rcpt(RCPT)[0] == 250
+        assert client.data(message(token()))[0] == 452
