@@ -219,10 +219,11 @@ run(const SmtpArgs *args, Blob *message, const struct addrinfo *addrs, GError **
 	bool ok = false;
 	if (!set_output(&sending, ret_error))
 		return false;
-	g_autoptr(TlsContext) tls = sending.output.tls;
 	Workers *workers = workers_new(1, ret_error);
-	if (workers == NULL)
+	if (workers == NULL) {
+		tls_context_unref(sending.output.tls);
 		return false;
+	}
 	sending.worker = workers_get(workers, 0);
 	sending.pool = smtp_client_pool_new(sending.worker);
 	sending.idle = eventfd(0, EFD_CLOEXEC);
@@ -231,6 +232,7 @@ run(const SmtpArgs *args, Blob *message, const struct addrinfo *addrs, GError **
 	if (sending.idle < 0 || !workers_start(workers, ret_error)) {
 		smtp_client_pool_free(sending.pool);
 		workers_free(workers);
+		tls_context_unref(sending.output.tls);
 		return false;
 	}
 	ok = send_all(&sending, addrs);
@@ -238,6 +240,7 @@ run(const SmtpArgs *args, Blob *message, const struct addrinfo *addrs, GError **
 	smtp_on_worker(&sending, free_pool);
 	workers_stop(workers);
 	workers_free(workers);
+	tls_context_unref(sending.output.tls);
 	(void)close(sending.idle);
 	if (!ok)
 		error_set(ret_error, K_ERROR_INPUT, "not everything was accepted");
@@ -267,13 +270,12 @@ cmd_smtp(int argc, char **argv)
 		return 2;
 	}
 	g_autoptr(Blob) message = smtp_args_read(&args, &error);
-	g_autofree char *secret = args.auth_secret;
-	if (message == NULL)
-		return fail("", error->message);
-	int rc = getaddrinfo(args.host, args.port, &hints, &addrs);
+	int rc = message != NULL ? getaddrinfo(args.host, args.port, &hints, &addrs) : 0;
+	bool ok = message != NULL && rc == 0 && run(&args, message, addrs, &error);
+	if (addrs != NULL)
+		freeaddrinfo(addrs);
+	g_free(args.auth_secret);
 	if (rc != 0)
 		return fail(args.host, gai_strerror(rc));
-	bool ok = run(&args, message, addrs, &error);
-	freeaddrinfo(addrs);
 	return ok ? 0 : fail("", error->message);
 }

@@ -48,7 +48,7 @@ typedef enum SmtpTlsPolicy {
 	SMTP_TLS_POLICIES
 } SmtpTlsPolicy;
 
-#define SMTP_LMTP_HOLD (10 * USEC_PER_SEC)
+#define SMTP_LMTP_HOLD (5 * USEC_PER_SEC)
 #define SMTP_CHUNK_MIN 4096 /* bytes of a BDAT chunk that is not the last */
 #define SMTP_CHUNK_MAX (1024 * 1024)
 #define SMTP_TLS_PLAIN                                                                             \

@@ -70,6 +70,8 @@ finish(SmtpDelivery *delivery, Response *response, ClientAfter after)
 static Response *
 reply_response(const SmtpReply *reply)
 {
+	if (smtp_reply_is_plain(reply))
+		return response_new(reply->code, reply->text->str);
 	g_autofree char *text = smtp_reply_text(reply);
 	return response_new(reply->code, text);
 }

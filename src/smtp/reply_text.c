@@ -14,6 +14,13 @@ is_plain(const char *line, size_t len)
 	return true;
 }
 
+bool
+smtp_reply_is_plain(const SmtpReply *reply)
+{
+	const GString *text = reply->text;
+	return text->len <= SMTP_REPLY_KEEP_BYTES && is_plain(text->str, text->len);
+}
+
 /* The bytes of the printable character at `p`, 0 when there is none. */
 static size_t
 printable(const char *p, size_t len)

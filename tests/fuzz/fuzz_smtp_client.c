@@ -142,15 +142,24 @@ next_len(const World *world, const uint8_t *data, size_t size)
 	return lf != NULL ? (size_t)(lf - data) + 1 : size;
 }
 
+/* It ends with a reset: thousands of ports in TIME_WAIT a second would stop the whole machine. */
+static bool
+take_connection(World *world)
+{
+	static const struct linger reset = {.l_onoff = 1};
+	world->fd = accept4(world->listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	if (world->fd >= 0)
+		(void)setsockopt(world->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
+	return world->fd >= 0;
+}
+
 /* Takes what the client says; true when it is the server's turn. */
 static bool
 listen_to_client(World *world)
 {
 	char sink[4096];
 	bool said = false;
-	if (world->fd < 0)
-		world->fd = accept4(world->listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-	if (world->fd < 0)
+	if (world->fd < 0 && !take_connection(world))
 		return false;
 	ssize_t got;
 	while ((got = recv(world->fd, sink, sizeof(sink), 0)) > 0)

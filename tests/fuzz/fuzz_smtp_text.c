@@ -55,6 +55,7 @@ check_reply(const char *data, size_t size)
 		return;
 	g_autofree char *text = smtp_reply_text(reply);
 	unsigned lines = 0;
+	k_assert(!smtp_reply_is_plain(reply) || strcmp(text, reply->text->str) == 0);
 	k_assert(g_utf8_validate(text, -1, NULL));
 	for (const char *p = text; *p != '\0'; p++)
 		k_assert((unsigned char)*p >= 0x20 || *p == '\n');

@@ -154,6 +154,96 @@ test_chunks(void **state)
 	cases_run(cases, G_N_ELEMENTS(cases));
 }
 
+/* ---- a body that grows ---- */
+
+typedef struct Growing {
+	Live *live;
+	uint16_t port;
+	Tx *tx;
+	Blob *blob;
+	TxPort *tx_port;
+	size_t more; /* bytes */
+} Growing;
+
+static void
+growing_begin(void *arg)
+{
+	Growing *growing = arg;
+	g_autoptr(Mailbox) from = mailbox_new("alice@a.example", NULL, 0);
+	g_autoptr(Mailbox) to = mailbox_new("ok@b.example", NULL, 0);
+	g_autoptr(HostPort) remote = host_port_new("127.0.0.1", growing->port);
+	growing->tx = tx_new(worker_defers(growing->live->worker));
+	tx_set_hosts(growing->tx, remote, NULL);
+	tx_set_mail_from(growing->tx, from);
+	tx_add_rcpt(growing->tx, to);
+	growing->blob = blob_new(NULL);
+	g_autoptr(TxBody) body = tx_body_new_raw(growing->blob);
+	tx_set_body(growing->tx, body);
+	growing->tx_port = smtp_delivery_start(growing->live->pool, &growing->live->output,
+					       growing->tx);
+}
+
+static void
+growing_more(void *arg)
+{
+	Growing *growing = arg;
+	g_autofree char *text = g_strnfill(growing->more, 'x');
+	k_assert(blob_append(growing->blob, text, growing->more, NULL));
+	tx_note_body(growing->tx);
+}
+
+static void
+growing_finalize(void *arg)
+{
+	Growing *growing = arg;
+	blob_finalize(growing->blob);
+	tx_note_body(growing->tx);
+}
+
+static void
+growing_end(void *arg)
+{
+	Growing *growing = arg;
+	tx_port_stop(growing->tx_port);
+	tx_unref(growing->tx);
+	blob_unref(growing->blob);
+}
+
+/* Chunks leave as whole ones come; LAST only behind the end, and never without one. */
+static void
+test_streaming(void **state)
+{
+	g_autofree char *whole = g_strnfill(SMTP_CHUNK_MIN, 'x');
+	g_autofree char *chunk = g_strdup_printf("C BDAT 4096\nN %s\nS 250 c\n", whole);
+	(void)state;
+	for (unsigned complete = 0; complete < 2; complete++) {
+		Live live;
+		Growing growing = {.live = &live};
+		live_case = complete ? "streaming" : "streaming, broken off";
+		Hop *hop = hop_new(&growing.port);
+		live_start(&live, bdat);
+		live_run(&live, growing_begin, &growing);
+		hop_play(hop, CHUNKS MAIL);
+		growing.more = 64 * 1024; /* as much as it takes to begin */
+		live_run(&live, growing_more, &growing);
+		for (unsigned i = 0; i < 16; i++)
+			hop_play(hop, chunk);
+		growing.more = SMTP_CHUNK_MIN - 1; /* waits for a byte more */
+		live_run(&live, growing_more, &growing);
+		growing.more = 2;
+		live_run(&live, growing_more, &growing);
+		hop_play(hop, chunk);
+		if (complete) {
+			live_run(&live, growing_finalize, &growing);
+			hop_play(hop, "C BDAT 3 LAST\nN x\\r\\n\nS 250 done\n");
+		}
+		live_run(&live, growing_end, &growing);
+		hop_play(hop, complete ? "O\n" : "E\n");
+		live_stop(&live);
+		hop_free(hop);
+	}
+}
+
 /* ---- LMTP ---- */
 
 static void
@@ -272,8 +362,8 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_text_writer), cmocka_unit_test(test_bdat),
-		cmocka_unit_test(test_chunks),      cmocka_unit_test(test_lmtp),
-		cmocka_unit_test(test_lmtp_mixed),
+		cmocka_unit_test(test_chunks),      cmocka_unit_test(test_streaming),
+		cmocka_unit_test(test_lmtp),        cmocka_unit_test(test_lmtp_mixed),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
