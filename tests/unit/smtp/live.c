@@ -24,7 +24,7 @@ const char *live_case = "";
 
 /* Answers by local part: "perm..." 550, "temp..." 450, "hang..." never, "odd..." 354, else 250; a
  * MAIL FROM the same; the message by the first recipient's local part: "dataperm", "datatemp",
- * "datahang", "early" (550 as soon as a byte of the body is there). */
+ * "datahang", "early" (550 as soon as three bytes of the body are there). */
 typedef struct BackendPort {
 	TxPort port; /* first */
 	Live *live;
@@ -94,7 +94,7 @@ backend_body(BackendPort *backend)
 		live->seen_early = tx_body_len(tx->body);
 		pthread_cond_broadcast(&live->changed);
 		pthread_mutex_unlock(&live->lock);
-		if (g_str_has_prefix(first, "early") && tx_body_len(tx->body) > 0)
+		if (g_str_has_prefix(first, "early") && tx_body_len(tx->body) >= 3)
 			(void)tx_answer_data(tx, response_new(550, "5.7.0 early"));
 		return;
 	}
