@@ -490,7 +490,7 @@ print_outcome(const Send *send, const char *to, const Outcome *outcome)
 	printf("%s: %s", to, ok ? "delivered" : outcome->error != NULL ? "error" : "not delivered");
 	if (outcome->error != NULL)
 		printf(": %s", outcome->error);
-	else if (reason != NULL || !ok)
+	else if (reason != NULL || !is_decided(outcome->tx))
 		printf(": %s", reason != NULL ? reason : "still in flight");
 	if (answer != NULL)
 		printf(": %d %s", code_of(answer), text);

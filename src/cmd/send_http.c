@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cmd/send_http.h"
 
-#include <pthread.h>
+#include <errno.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 #include "base/json.h"
 #include "base/text.h"
@@ -9,9 +11,7 @@
 struct SendHttp {
 	Workers *workers;
 	HttpClient *client; /* on worker 0 */
-	pthread_mutex_t lock;
-	pthread_cond_t changed;
-	bool done; /* under `lock` */
+	int done_fd;        /* readable when the answer is there */
 	const HttpCallSpec *spec;
 	SendReply *reply;
 };
@@ -30,8 +30,8 @@ SendHttp *
 send_http_new(GError **ret_error)
 {
 	SendHttp *http = g_new0(SendHttp, 1);
-	pthread_mutex_init(&http->lock, NULL);
-	pthread_cond_init(&http->changed, NULL);
+	http->done_fd = eventfd(0, EFD_CLOEXEC);
+	k_assert(http->done_fd >= 0);
 	http_client_global_init();
 	http->workers = workers_new(1, ret_error);
 	if (http->workers == NULL) {
@@ -55,8 +55,7 @@ send_http_free(SendHttp *http)
 		workers_stop(http->workers);
 	http_client_free(http->client);
 	workers_free(http->workers);
-	pthread_cond_destroy(&http->changed);
-	pthread_mutex_destroy(&http->lock);
+	close(http->done_fd);
 	g_free(http);
 }
 
@@ -72,10 +71,12 @@ on_answer(void *arg, const HttpResult *result)
 	const char *type = http_result_header(result, "content-type");
 	if (type != NULL && text_has_prefix_nocase(type, "application/json"))
 		reply->json = json_parse("answer", result->body, result->body_len, NULL);
-	pthread_mutex_lock(&http->lock);
-	http->done = true;
-	pthread_cond_signal(&http->changed);
-	pthread_mutex_unlock(&http->lock);
+	uint64_t one = 1;
+	ssize_t rc;
+	do
+		rc = write(http->done_fd, &one, sizeof(one));
+	while (rc < 0 && errno == EINTR);
+	k_assert(rc == (ssize_t)sizeof(one));
 }
 
 static void
@@ -91,10 +92,11 @@ send_http_ask(SendHttp *http, const HttpCallSpec *spec, SendReply *ret_reply)
 	send_reply_clear(ret_reply);
 	http->spec = spec;
 	http->reply = ret_reply;
-	http->done = false;
 	worker_post(workers_get(http->workers, 0), start, http);
-	pthread_mutex_lock(&http->lock);
-	while (!http->done)
-		pthread_cond_wait(&http->changed, &http->lock);
-	pthread_mutex_unlock(&http->lock);
+	uint64_t count = 0;
+	ssize_t rc;
+	do
+		rc = read(http->done_fd, &count, sizeof(count));
+	while (rc < 0 && errno == EINTR);
+	k_assert(rc == (ssize_t)sizeof(count));
 }

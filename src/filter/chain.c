@@ -138,20 +138,26 @@ link_take_answers(Link *link)
 
 /* ---- the walk ---- */
 
+/* Every recipient was refused here and none can be added: the next node need not hear of it, so
+ * that nobody else will answer MAIL. */
+static bool
+is_refused(const Chain *chain, Tx *tx)
+{
+	size_t rcpts = tx_rcpt_count(tx);
+	if (chain->conf->incremental || rcpts == 0 || tx->rcpt_answers < rcpts ||
+	    tx_rcpts_accepted(tx) > 0)
+		return false;
+	if (tx->mail_from != NULL && tx->mail_response == NULL)
+		tx_answer_mail(tx, response_new(250, "2.1.0 ok"));
+	return true;
+}
+
 /* Whether it makes sense to go on with `tx`; answers what depends on a failure. */
 static bool
 is_live(const Chain *chain, Tx *tx)
 {
-	if (!tx_check_preconditions(tx))
-		return false;
-	size_t rcpts = tx_rcpt_count(tx);
-	if (chain->conf->incremental || rcpts == 0 || tx->rcpt_answers < rcpts ||
-	    tx_rcpts_accepted(tx) > 0)
-		return true;
-	/* Nobody is left and nobody can be added: the next node need not hear of it. */
-	if (tx->mail_from != NULL && tx->mail_response == NULL)
-		tx_answer_mail(tx, response_new(250, "2.1.0 ok"));
-	return false;
+	bool refused = is_refused(chain, tx);
+	return tx_check_preconditions(tx) && !refused;
 }
 
 static unsigned

@@ -106,3 +106,73 @@ http_framing_end(HttpFraming *framing, const char *version)
 		fault(framing, "transfer-encoding in HTTP/1.0");
 	return framing->bad;
 }
+
+/* ---- raw heads ---- */
+
+/* METHOD SP target SP HTTP/x.y; the version goes to `version`. */
+static const char *
+check_request_line(const char *line, size_t len, char version[16])
+{
+	const char *target = memchr(line, ' ', len);
+	if (target == NULL || !is_token(line, (size_t)(target - line)))
+		return "bad request line";
+	target++;
+	size_t rest = len - (size_t)(target - line);
+	const char *last = memchr(target, ' ', rest);
+	if (last == NULL || last == target)
+		return "bad request line";
+	size_t version_len = len - (size_t)(last + 1 - line);
+	if (version_len == 0 || version_len >= 16 || memchr(last + 1, ' ', version_len) != NULL)
+		return "bad request line";
+	memcpy(version, last + 1, version_len);
+	version[version_len] = '\0';
+	return NULL;
+}
+
+static void
+check_field(HttpFraming *framing, const char *line, size_t len)
+{
+	const char *colon = memchr(line, ':', len);
+	if (colon == NULL) {
+		fault(framing, "header line without colon");
+		return;
+	}
+	size_t name_len = (size_t)(colon - line);
+	const char *value = colon + 1;
+	size_t value_len = len - name_len - 1;
+	while (value_len > 0 && (*value == ' ' || *value == '\t')) {
+		value++;
+		value_len--;
+	}
+	http_framing_add(framing, line, name_len, value, value_len);
+}
+
+const char *
+http_head_check(const char *data, size_t len, bool *ret_complete)
+{
+	const char *end = memmem(data, len, "\r\n\r\n", 4);
+	*ret_complete = end != NULL;
+	if (end == NULL)
+		return NULL;
+	end += 2; /* behind the last line */
+	if (memchr(data, '\0', (size_t)(end - data)) != NULL)
+		return "NUL in head";
+	HttpFraming framing;
+	char version[16] = "";
+	http_framing_init(&framing);
+	for (const char *line = data, *next; line < end; line = next) {
+		const char *stop = memmem(line, (size_t)(end - line), "\r\n", 2);
+		size_t line_len = (size_t)(stop - line);
+		next = stop + 2;
+		if (memchr(line, '\n', line_len) != NULL || memchr(line, '\r', line_len) != NULL)
+			return "bare line end in head";
+		if (line != data) {
+			check_field(&framing, line, line_len);
+			continue;
+		}
+		const char *bad = check_request_line(line, line_len, version);
+		if (bad != NULL)
+			return bad;
+	}
+	return http_framing_end(&framing, version);
+}

@@ -19,3 +19,8 @@ void http_framing_add(HttpFraming *framing, const char *name, size_t name_len, c
 		      size_t value_len);
 /* After the last: NULL when the head is sound, else what is wrong.  `version`: "HTTP/1.1". */
 const char *http_framing_end(HttpFraming *framing, const char *version);
+/* A head as raw bytes, from the request line on.  *ret_complete says whether its end is among them;
+ * only then is it judged: NULL when it is sound, else what is wrong.  Beyond the fields themselves:
+ * lines end in CRLF and nothing else, a name is followed by its colon at once, no line continues
+ * another, no NUL anywhere. */
+const char *http_head_check(const char *data, size_t len, bool *ret_complete);

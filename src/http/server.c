@@ -2,18 +2,17 @@
 #include "http/server.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "base/error.h"
 #include "http/server_int.h"
 #include "loop/listen.h"
 
-#define ACCEPTS_PER_TURN 64
-#define RUNS_PER_TURN    8
-#define GONE_AFTER       USEC_PER_SEC /* a request that waits this long has its client watched */
-#define SLOWEST_RATE     1024         /* bytes a second that buy another second */
+#define RUNS_PER_TURN 8
+#define GONE_AFTER    USEC_PER_SEC /* a request that waits this long has its client watched */
+#define SLOWEST_RATE  1024         /* bytes a second that buy another second */
 
 /* ---- connections ---- */
 
@@ -167,47 +166,17 @@ http_site_kick(HttpSite *site)
 		event_active(site->run, EV_READ, 0);
 }
 
-/* Says no without the daemon, as far as the socket takes it at once. */
-static void
-send_plain(int fd, const char *status)
+void
+http_send_plain(int fd, const char *status, const char *why)
 {
-	char text[256];
+	char text[512];
 	int len = g_snprintf(text, sizeof(text),
-			     "HTTP/1.1 %s\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
-			     status);
+			     "HTTP/1.1 %s\r\n%scontent-length: %zu\r\nconnection: close\r\n\r\n%s",
+			     status,
+			     why != NULL ? "content-type: text/plain; charset=utf-8\r\n" : "",
+			     why != NULL ? strlen(why) : 0, why != NULL ? why : "");
 	ssize_t sent = send(fd, text, (size_t)len, MSG_DONTWAIT | MSG_NOSIGNAL);
 	(void)sent;
-}
-
-static void
-on_accept(evutil_socket_t listener, short what, void *arg)
-{
-	(void)what;
-	HttpSite *site = arg;
-	for (int i = 0; i < ACCEPTS_PER_TURN; i++) {
-		struct sockaddr_storage peer;
-		socklen_t len = sizeof(peer);
-		int fd = accept4(listener, (struct sockaddr *)&peer, &len,
-				 SOCK_NONBLOCK | SOCK_CLOEXEC);
-		if (fd < 0) {
-			if (errno == EMFILE || errno == ENFILE || errno == ENOMEM ||
-			    errno == ENOBUFS) {
-				for (guint k = 0; k < site->accepts->len; k++)
-					event_del(g_ptr_array_index(site->accepts, k));
-				site->accept_paused = true;
-				timer_set(&site->sweep, site->sweep_every);
-			}
-			break;
-		}
-		if (site->n_conns >= site->server->options.connections_max) {
-			if (!site->server->tls)
-				send_plain(fd, "503 Service Unavailable");
-			close(fd);
-			continue;
-		}
-		(void)MHD_add_connection(site->daemon, fd, (struct sockaddr *)&peer, len);
-	}
-	http_site_kick(site);
 }
 
 /* ---- deadlines ---- */
@@ -245,7 +214,7 @@ static void
 conn_cut(HttpConn *conn)
 {
 	if (!conn->site->server->tls && conn->request != NULL && conn->phase < HTTP_PHASE_REPLY)
-		send_plain(conn->fd, "408 Request Timeout");
+		http_send_plain(conn->fd, "408 Request Timeout", NULL);
 	(void)shutdown(conn->fd, SHUT_RDWR);
 	http_site_kick(conn->site);
 }
@@ -369,7 +338,8 @@ site_attach(void *arg)
 	event_add(site->run, NULL);
 	for (guint i = 0; i < site->fds->len; i++) {
 		int fd = g_array_index(site->fds, int, i);
-		struct event *event = event_new(base, fd, EV_READ | EV_PERSIST, on_accept, site);
+		struct event *event = event_new(base, fd, EV_READ | EV_PERSIST, http_on_accept,
+						site);
 		k_assert(event != NULL);
 		event_add(event, NULL);
 		g_ptr_array_add(site->accepts, event);
@@ -392,6 +362,8 @@ site_detach(void *arg)
 	}
 	for (int i = 0; i < RUNS_PER_TURN && site->conns != NULL; i++)
 		(void)MHD_run(site->daemon);
+	while (site->fronts != NULL)
+		http_front_close(site->fronts);
 	while (site->lingers != NULL)
 		http_linger_free(site->lingers);
 	MHD_stop_daemon(site->daemon);
@@ -402,21 +374,21 @@ site_detach(void *arg)
 
 /* A call carried out on a worker while the caller waits. */
 typedef struct Call {
-	pthread_mutex_t lock;
-	pthread_cond_t done_cond;
-	bool done;
 	HttpSite *site;
+	int done_fd;
 } Call;
 
 static void
 call_run(void *arg)
 {
-	Call *call = arg;
+	const Call *call = arg;
 	site_detach(call->site);
-	pthread_mutex_lock(&call->lock);
-	call->done = true;
-	pthread_cond_signal(&call->done_cond);
-	pthread_mutex_unlock(&call->lock);
+	uint64_t one = 1;
+	ssize_t rc;
+	do
+		rc = write(call->done_fd, &one, sizeof(one));
+	while (rc < 0 && errno == EINTR);
+	k_assert(rc == (ssize_t)sizeof(one));
 }
 
 static void
@@ -426,16 +398,16 @@ site_detach_and_wait(HttpSite *site)
 		site_detach(site);
 		return;
 	}
-	Call call = {.lock = PTHREAD_MUTEX_INITIALIZER,
-		     .done_cond = PTHREAD_COND_INITIALIZER,
-		     .site = site};
+	Call call = {.site = site, .done_fd = eventfd(0, EFD_CLOEXEC)};
+	k_assert(call.done_fd >= 0);
 	worker_post(site->worker, call_run, &call);
-	pthread_mutex_lock(&call.lock);
-	while (!call.done)
-		pthread_cond_wait(&call.done_cond, &call.lock);
-	pthread_mutex_unlock(&call.lock);
-	pthread_mutex_destroy(&call.lock);
-	pthread_cond_destroy(&call.done_cond);
+	uint64_t count = 0;
+	ssize_t rc;
+	do
+		rc = read(call.done_fd, &count, sizeof(count));
+	while (rc < 0 && errno == EINTR);
+	k_assert(rc == (ssize_t)sizeof(count));
+	close(call.done_fd);
 }
 
 static void

@@ -34,6 +34,7 @@ struct HttpConn {
 };
 
 typedef struct HttpLinger HttpLinger;
+typedef struct HttpFront HttpFront;
 
 /* The part of a server that lives on one worker. */
 struct HttpSite {
@@ -46,6 +47,8 @@ struct HttpSite {
 	struct event *again; /* the daemon wants to run without waiting */
 	HttpConn *conns;
 	unsigned n_conns;
+	HttpFront *fronts; /* accepted, silent so far */
+	unsigned n_fronts;
 	HttpLinger *lingers;
 	unsigned n_lingers;
 	Timer sweep;
@@ -111,6 +114,13 @@ struct HttpRequest {
 void http_conn_phase(HttpConn *conn, HttpPhase phase);
 /* Lets the daemon run soon. */
 void http_site_kick(HttpSite *site);
+
+/* An answer without the daemon, as far as the socket takes it at once; `why` NULL: no body. */
+void http_send_plain(int fd, const char *status, const char *why);
+
+/* front.c */
+void http_on_accept(evutil_socket_t listener, short what, void *arg);
+void http_front_close(HttpFront *front);
 
 /* linger.c: keeps the socket behind `fd` open until the client has stopped sending, for a while. */
 void http_linger(HttpSite *site, int fd);

@@ -81,7 +81,9 @@ conn_in_fill(Conn *conn)
 {
 	ConnIn *in = &conn->in;
 	if (in->left > UNTAKEN_MAX) {
-		conn_fail(conn, "input was not taken");
+		/* Lines that were held back by a pause are handed up first. */
+		if (conn->data_mode)
+			conn_fail(conn, "input was not taken");
 		return;
 	}
 	char *scratch = worker_scratch(conn->worker);

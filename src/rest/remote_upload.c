@@ -8,8 +8,9 @@
 #include "rest/range.h"
 #include "rest/remote_int.h"
 
-#define COPY_MAX (64 * 1024) /* pieces up to this are copied, larger ones are read by the client   \
-			      */
+#define COPY_MAX                                                                                   \
+	(64 * 1024) /* pieces up to this are copied, larger ones are read by the client            \
+		     */
 #define STUCK_MAX 3
 #define PUT_ERR   "RestEndpoint._put_blob_chunk PUT err"
 

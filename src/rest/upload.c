@@ -94,15 +94,14 @@ begin(RestCall *call)
 	}
 	call->target = blob_ref(blob);
 	call->tx = tx_ref(tx);
-	if (call->ranged && call->range.has_total) {
-		bool fits = blob_is_final(blob) ? blob_len(blob) == call->range.total
-						: blob_set_total(blob, call->range.total);
-		if (!fits) {
-			answer_invalid(call);
-			return false;
-		}
-	}
-	return true;
+	if (!call->ranged || !call->range.has_total)
+		return true;
+	bool fits = blob_is_final(blob) ? blob_len(blob) == call->range.total
+					: call->pos <= blob_len(blob) &&
+						  blob_set_total(blob, call->range.total);
+	if (!fits)
+		answer_invalid(call);
+	return fits;
 }
 
 /* Bytes that are there already are skipped, so that an upload may simply be repeated. */

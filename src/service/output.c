@@ -325,15 +325,13 @@ enter_destination(Output *output)
 void
 output_start(Output *output, RestDoneFn *done, void *arg)
 {
+	output->started = clock_mono();
 	if (output->row == ROW_NONE && output_is_ours(output)) {
-		output->started = clock_mono();
 		enter_destination(output);
-		output_set_state(output, OUTPUT_COMMITTING);
 		output_insert(output);
-		output_add_ack(output, done, arg);
-		return;
+	} else if (done == NULL) {
+		output_start_attempt(output);
 	}
-	output_start_attempt(output);
 	output_add_ack(output, done, arg);
 }
 

@@ -29,7 +29,8 @@ typedef struct Output Output;
 struct RouterHome;
 
 typedef enum OutputState {
-	OUTPUT_COMMITTING, /* its row is being written before the first attempt */
+	OUTPUT_COMMITTING, /* before the first attempt: its row is being written, or its creation is
+			      about to be acknowledged */
 	OUTPUT_RUNNING,    /* a chain works on it */
 	OUTPUT_WAITING,    /* no attempt runs; it stays in memory for input or a later retry */
 	OUTPUT_PARKED,     /* the end of an attempt is being written; then the queue has it */

@@ -18,6 +18,8 @@ output_run_acks(GArray **list, const RestVerdict *verdict)
 	}
 }
 
+/* The first attempt of a REST client's transaction starts behind the 201, which thus shows the
+ * transaction as it was created. */
 void
 output_ack_now(void *arg)
 {
@@ -25,8 +27,11 @@ output_ack_now(void *arg)
 	Output *output = arg;
 	if (!output_is_active(output->state))
 		output_run_acks(&output->cancels, &yes);
-	if (output->row != ROW_WRITING)
-		output_run_acks(&output->acks, &yes);
+	if (output->row == ROW_WRITING)
+		return;
+	output_run_acks(&output->acks, &yes);
+	if (!output->gone && output->state == OUTPUT_COMMITTING && !output->deferred)
+		output_start_attempt(output);
 }
 
 void
@@ -116,9 +121,7 @@ inserted(Output *output)
 	output_ack_now(output);
 	if (output->gone)
 		return;
-	if (output->state == OUTPUT_COMMITTING && !output->deferred) {
-		output_start_attempt(output);
-	} else if (output->state == OUTPUT_WAITING || output->state == OUTPUT_COMMITTING) {
+	if (output->state == OUTPUT_WAITING || output->state == OUTPUT_COMMITTING) {
 		/* The row says when; the queue brings it back. */
 		output_set_state(output, OUTPUT_PARKED);
 		if (output->origin != OUTPUT_FROM_PORT || output->released)

@@ -49,6 +49,10 @@ class Load:
                 rest.submit(mark, rcpt="carol@elsewhere.example.net")
                 with self.lock:
                     self.acknowledged.add(mark)
+            except ConnectionRefusedError:  # down just now: certainly not taken
+                rest = None
+                self.marks.put(mark)
+                time.sleep(0.02)
             except Exception:  # broken: whether it was taken is unknown, so it does not count
                 with self.lock:
                     self.unknown += 1
@@ -126,7 +130,7 @@ def main():
 
 
 def run(args, folder):
-    from conftest import World
+    from world import World
     world = World(folder, binary=args.binary, log_level="info", max_attempts=100)
     try:
         hop = world.hop()

@@ -143,8 +143,8 @@ class Rest:
         response = self.http.getresponse()
         return Answer(response, response.read())
 
-    def create(self, sender="submission", **tx):
-        answer = self.call("POST", f"/senders/{sender}/transactions", tx)
+    def create(self, principal="submission", **tx):
+        answer = self.call("POST", f"/senders/{principal}/transactions", tx)
         assert answer.status == 201, (answer.status, answer.body)
         return answer
 

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from conftest import BINARY, ROOT
+from world import BINARY, ROOT
 
 
 def koukan(*arguments, **keywords):

@@ -232,3 +232,21 @@ def test_demo_of_a_stranger(tmp_path):
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300,
                           check=False, env=dict(os.environ, TMPDIR=str(tmp_path)))
     assert done.returncode == 0, done.stdout.decode()[-6000:]
+
+
+@pytest.mark.slow
+def test_demo_stays_up_until_interrupted(tmp_path):
+    import signal
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    demo = procs.Proc("demo", [sys.executable, os.path.join(root, "dev"), "demo",
+                               "--two-processes"], str(tmp_path), env={"TMPDIR": str(tmp_path)})
+    try:
+        procs.wait_until(lambda: "Ctrl-C ends it" in demo.out(), "the demo", 200, alive=demo)
+        started = procs.children(demo.pid)
+        assert len(started) == 4
+        demo.signal(signal.SIGINT)
+        assert demo.finish(60) == 0, demo.tail()
+        assert not any(os.path.exists(f"/proc/{pid}") for pid in started)
+        assert [name for name in os.listdir(tmp_path) if name.startswith("koukan-demo")] == []
+    finally:
+        demo.kill()

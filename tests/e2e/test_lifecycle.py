@@ -10,10 +10,9 @@ import time
 
 import pytest
 
-import conftest
-from conftest import RELEASE, ROOT, World
 from devkit import procs
 from mail import ALICE, BOB, Raw, Rest, message, submit, token
+from world import BINARY, RELEASE, ROOT, World
 
 ELSEWHERE = "carol@elsewhere.example.net"
 
@@ -28,7 +27,8 @@ def test_listen_info_and_ready_line(world, mode):
     assert info["rest"]["gateway"].endswith(f":{world.values['gateway_port']}")
     assert world.router_server.info["rest"]["router"] == world.router_url
     for server in world.servers:
-        assert re.search(r"^\S+ info server\.ready\b", server.err(), re.M), server.err()
+        procs.wait_until(lambda: re.search(r"^\S+ info server\.ready\b", server.err(), re.M),
+                         "the ready line", alive=server)
 
 
 def test_kernel_chosen_rest_port(world):
@@ -128,7 +128,7 @@ def test_kill_during_rest_submissions(tmp_path):
     """tests/crash/kill_rest.py, small."""
     done = subprocess.run(
         [sys.executable, "-B", os.path.join(ROOT, "tests", "crash", "kill_rest.py"), "--binary",
-         conftest.BINARY, "--messages", "300", "--kills", "3", "--folder", str(tmp_path)],
+         BINARY, "--messages", "300", "--kills", "3", "--folder", str(tmp_path)],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=240, check=False)
     assert done.returncode == 0, done.stdout.decode()[-6000:]
 

@@ -48,7 +48,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	}
 	RestRange range;
 	if (rest_range_parse(text, &range))
-		k_assert(range.first <= range.last && (!range.has_total || range.last < range.total));
+		k_assert(range.first <= range.last &&
+			 (!range.has_total || range.last < range.total));
 	uint64_t held;
 	(void)!rest_range_parse_held(text, &held);
 	return 0;

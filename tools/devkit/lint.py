@@ -205,6 +205,15 @@ def check_readme_length(_path, text):
         yield 150, "README.md has 150 lines or more"
 
 
+def check_fuzzers(_path, text):
+    """A fuzzer that is not in the list is never compiled."""
+    folder = os.path.join(ROOT, "tests", "fuzz")
+    for name in sorted(os.listdir(folder)):
+        found = re.fullmatch(r"fuzz_(\w+)\.c", name)
+        if found and f"['{found.group(1)}', " not in text:
+            yield 1, f"{name} is not listed"
+
+
 LONG_BODY = "".join("\tx++;\n" for _ in range(FUNCTION_FAIL))
 RULES = [
     Rule("format", "clang-format", is_c, check_format, [
@@ -251,6 +260,8 @@ RULES = [
     Rule("links", "relative links in Markdown", lambda path: path.endswith(".md"), check_links, [
         ("README.md", "[x](docs/no-such-page.md)\n", False),
         ("README.md", "[x](LICENSE) [y](https://example.com/)\n", True)]),
+    Rule("fuzzers", "every fuzzer is built", lambda path: path == "tests/fuzz/meson.build",
+         check_fuzzers, [("tests/fuzz/meson.build", "fuzzers = []\n", False)]),
     Rule("readme", "README under 150 lines", lambda path: path == "README.md", check_readme_length,
          [("README.md", "x\n" * 150, False), ("README.md", "x\n" * 149, True)]),
 ]

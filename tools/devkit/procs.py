@@ -2,6 +2,7 @@
 """Processes that a demo, a benchmark or a test starts: ready by condition, ended by id."""
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -31,11 +32,33 @@ def wait_until(condition, what, seconds=15.0, alive=None):
         time.sleep(0.005)
 
 
+def ephemeral_range():
+    """The ports that the kernel gives to outgoing connections."""
+    try:
+        with open("/proc/sys/net/ipv4/ip_local_port_range", encoding="ascii") as file:
+            low, high = file.read().split()
+        return int(low), int(high)
+    except (OSError, ValueError):
+        return 32768, 60999
+
+
 def free_port():
-    """A port that was free a moment ago, for configurations that must name it in advance."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port that was free a moment ago, for configurations that must name it in advance.  It lies
+    outside the ephemeral range: inside, an outgoing connection of the load may take it between
+    this call and the server's bind."""
+    low, high = ephemeral_range()
+    rest = range(10000, low) if low > 12000 else range(high + 1, 65536)
+    if len(rest) < 2000:
+        rest = range(10000, 65536)
+    for _ in range(200):
+        port = random.choice(rest)
+        if port not in named_ports and can_bind(port):
+            named_ports.add(port)
+            return port
+    raise Failed("no free port found")
+
+
+named_ports = set()  # by this process: two of one configuration must differ
 
 
 def can_bind(port):

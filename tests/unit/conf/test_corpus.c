@@ -38,11 +38,8 @@ assert_no_errors(const ConfReport *report)
 }
 
 static RouterConfig *
-load_router(const char *name, ConfReport *report)
+load_router(const char *path, ConfReport *report)
 {
-	g_autofree char *path = corpus_file(name);
-	if (path == NULL)
-		skip();
 	RouterConfig *config = router_config_load(path, report);
 	assert_no_errors(report);
 	assert_non_null(config);
@@ -53,8 +50,11 @@ static void
 test_router(void **state)
 {
 	(void)state;
+	g_autofree char *path = corpus_file("router.yaml");
+	if (path == NULL)
+		skip(); /* leaves by longjmp: nothing may be held yet */
 	g_autoptr(ConfReport) report = conf_report_new();
-	RouterConfig *config = load_router("router.yaml", report);
+	RouterConfig *config = load_router(path, report);
 	assert_int_equal(config->endpoints->len, 5);
 	assert_int_equal(config->model->senders->len, 3);
 	assert_int_equal(config->model->rest_endpoints->len, 4);
@@ -74,8 +74,11 @@ static void
 test_router_of_the_tests(void **state)
 {
 	(void)state;
+	g_autofree char *path = corpus_file("router_service_test-router.yaml");
+	if (path == NULL)
+		skip(); /* leaves by longjmp: nothing may be held yet */
 	g_autoptr(ConfReport) report = conf_report_new();
-	RouterConfig *config = load_router("router_service_test-router.yaml", report);
+	RouterConfig *config = load_router(path, report);
 	assert_false(config->dequeue);
 	assert_int_equal(config->gc_interval, 0);
 	assert_int_equal(config->gc_ttl, 0);

@@ -306,6 +306,23 @@ test_fail_rcpt(void **state)
 	assert_response(tx_rcpt(h->tx, 1)->response, "551 bad recipient");
 }
 
+/* The same with everything in one request, as over REST: MAIL is answered too, so that the attempt
+ * can end. */
+static void
+test_fail_only_rcpt_at_once(void **state)
+{
+	Harness *h = *state;
+	harness_kinds(h, &picky, &terminal, NULL);
+	harness_mail(h, "alice");
+	harness_rcpt(h, "xavier");
+	harness_body(h, "hello");
+	harness_turn(h);
+	assert_response(h->tx->mail_response, "250 2.1.0 ok");
+	assert_response(tx_rcpt(h->tx, 0)->response, "551 bad recipient");
+	assert_response(h->tx->data_response, "503 5.5.1 failed precondition: all rcpts failed");
+	assert_false(tx_in_flight(h->tx));
+}
+
 /* With nobody left, a chain that takes no more recipients does not bother the next node. */
 static void
 test_nobody_left(void **state)
@@ -653,6 +670,7 @@ main(void)
 		TEST(test_retry_is_not_copied),
 		TEST(test_fail_mail),
 		TEST(test_fail_rcpt),
+		TEST(test_fail_only_rcpt_at_once),
 		TEST(test_nobody_left),
 		TEST(test_fail_first_rcpt_sequential),
 		TEST(test_fail_first_rcpt_pipelined),

@@ -53,6 +53,15 @@ latch_wait(Latch *latch, int count)
 	return open;
 }
 
+static inline int
+latch_count(Latch *latch)
+{
+	pthread_mutex_lock(&latch->lock);
+	int count = latch->count;
+	pthread_mutex_unlock(&latch->lock);
+	return count;
+}
+
 typedef struct OnWorker {
 	WorkerFn *fn;
 	void *arg;
@@ -117,6 +126,16 @@ raw_read(int fd, const char *want, int ms)
 			break;
 	}
 	return g_string_free(text, FALSE);
+}
+
+/* Until `want`, then until the peer closes, which it does sooner when we send no more. */
+static inline char *
+raw_read_all(int fd, const char *want, int ms)
+{
+	g_autofree char *first = raw_read(fd, want, ms);
+	shutdown(fd, SHUT_WR);
+	g_autofree char *rest = raw_read(fd, NULL, ms);
+	return g_strconcat(first, rest, NULL);
 }
 
 /* True when the peer closes within `ms`; what comes before is dropped. */

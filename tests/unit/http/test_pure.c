@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Routes, percent-decoding, joined URLs and the look at request heads. */
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include <cmocka.h>
 
 #include <glib.h>
 #include <string.h>
@@ -119,107 +120,87 @@ test_join(void **state)
 	assert_string_equal(none, "/t/1");
 }
 
+static const struct Head {
+	const char *name, *version;
+	const char *fields[6]; /* name, value, ... */
+	const char *want;      /* NULL: sound */
+} HEADS[] = {
+	{"host", "HTTP/1.1", {"Host", "a"}, NULL},
+	{"host and port", "HTTP/1.1", {"host", "[::1]:80"}, NULL},
+	{"empty host", "HTTP/1.1", {"host", ""}, NULL},
+	{"no host", "HTTP/1.1", {"x", "y"}, "no host"},
+	{"no host 1.0", "HTTP/1.0", {"x", "y"}, NULL},
+	{"two hosts", "HTTP/1.1", {"host", "a", "Host", "a"}, "more than one host"},
+	{"host with user", "HTTP/1.1", {"host", "u@a"}, "bad host"},
+	{"host with space", "HTTP/1.1", {"host", "a b"}, "bad host"},
+	{"host with path", "HTTP/1.1", {"host", "a/b"}, "bad host"},
+	{"length", "HTTP/1.1", {"host", "a", "Content-Length", "5"}, NULL},
+	{"length, space behind", "HTTP/1.1", {"host", "a", "content-length", "5 "}, NULL},
+	{"two lengths",
+	 "HTTP/1.1",
+	 {"host", "a", "content-length", "5", "Content-length", "5"},
+	 "more than one content-length"},
+	{"length plus", "HTTP/1.1", {"host", "a", "content-length", "+5"}, "bad content-length"},
+	{"length minus", "HTTP/1.1", {"host", "a", "content-length", "-5"}, "bad content-length"},
+	{"length list", "HTTP/1.1", {"host", "a", "content-length", "5,5"}, "bad content-length"},
+	{"length hex", "HTTP/1.1", {"host", "a", "content-length", "0x5"}, "bad content-length"},
+	{"no length", "HTTP/1.1", {"host", "a", "content-length", ""}, "bad content-length"},
+	{"18 digits", "HTTP/1.1", {"host", "a", "content-length", "000000000000000005"}, NULL},
+	{"19 digits",
+	 "HTTP/1.1",
+	 {"host", "a", "content-length", "0000000000000000005"},
+	 "bad content-length"},
+	{"chunked", "HTTP/1.1", {"host", "a", "Transfer-Encoding", "Chunked"}, NULL},
+	{"xchunked",
+	 "HTTP/1.1",
+	 {"host", "a", "transfer-encoding", "xchunked"},
+	 "bad transfer-encoding"},
+	{"gzip, chunked",
+	 "HTTP/1.1",
+	 {"host", "a", "transfer-encoding", "gzip, chunked"},
+	 "bad transfer-encoding"},
+	{"identity",
+	 "HTTP/1.1",
+	 {"host", "a", "transfer-encoding", "identity"},
+	 "bad transfer-encoding"},
+	{"two encodings",
+	 "HTTP/1.1",
+	 {"host", "a", "transfer-encoding", "chunked", "transfer-encoding", "chunked"},
+	 "bad transfer-encoding"},
+	{"both",
+	 "HTTP/1.1",
+	 {"host", "a", "content-length", "5", "transfer-encoding", "chunked"},
+	 "content-length with transfer-encoding"},
+	{"chunked 1.0",
+	 "HTTP/1.0",
+	 {"transfer-encoding", "chunked"},
+	 "transfer-encoding in HTTP/1.0"},
+	{"space in name", "HTTP/1.1", {"host", "a", "content-length ", "5"}, "bad header name"},
+	{"empty name", "HTTP/1.1", {"host", "a", "", "5"}, "bad header name"},
+	{"8-bit name", "HTTP/1.1", {"host", "a", "x\xe9", "5"}, "bad header name"},
+	{"control", "HTTP/1.1", {"host", "a", "x", "a\rb"}, "control character in header"},
+	{"tab", "HTTP/1.1", {"host", "a", "x", "a\tb"}, NULL},
+	{"delete", "HTTP/1.1", {"host", "a", "x", "\x7f"}, "control character in header"},
+	{"version", "HTTP/9.9", {"host", "a"}, "unsupported version"},
+	{"version 2", "HTTP/2.0", {"host", "a"}, "unsupported version"},
+};
+
 static void
 test_framing(void **state)
 {
 	(void)state;
-	static const struct {
-		const char *name, *version;
-		const char *fields[6]; /* name, value, ... */
-		const char *want;      /* NULL: sound */
-	} CASES[] = {
-		{"host", "HTTP/1.1", {"Host", "a"}, NULL},
-		{"host and port", "HTTP/1.1", {"host", "[::1]:80"}, NULL},
-		{"empty host", "HTTP/1.1", {"host", ""}, NULL},
-		{"no host", "HTTP/1.1", {"x", "y"}, "no host"},
-		{"no host 1.0", "HTTP/1.0", {"x", "y"}, NULL},
-		{"two hosts", "HTTP/1.1", {"host", "a", "Host", "a"}, "more than one host"},
-		{"host with user", "HTTP/1.1", {"host", "u@a"}, "bad host"},
-		{"host with space", "HTTP/1.1", {"host", "a b"}, "bad host"},
-		{"host with path", "HTTP/1.1", {"host", "a/b"}, "bad host"},
-		{"length", "HTTP/1.1", {"host", "a", "Content-Length", "5"}, NULL},
-		{"length, space behind", "HTTP/1.1", {"host", "a", "content-length", "5 "}, NULL},
-		{"two lengths",
-		 "HTTP/1.1",
-		 {"host", "a", "content-length", "5", "Content-length", "5"},
-		 "more than one content-length"},
-		{"length plus",
-		 "HTTP/1.1",
-		 {"host", "a", "content-length", "+5"},
-		 "bad content-length"},
-		{"length minus",
-		 "HTTP/1.1",
-		 {"host", "a", "content-length", "-5"},
-		 "bad content-length"},
-		{"length list",
-		 "HTTP/1.1",
-		 {"host", "a", "content-length", "5,5"},
-		 "bad content-length"},
-		{"length hex",
-		 "HTTP/1.1",
-		 {"host", "a", "content-length", "0x5"},
-		 "bad content-length"},
-		{"no length",
-		 "HTTP/1.1",
-		 {"host", "a", "content-length", ""},
-		 "bad content-length"},
-		{"18 digits",
-		 "HTTP/1.1",
-		 {"host", "a", "content-length", "000000000000000005"},
-		 NULL},
-		{"19 digits",
-		 "HTTP/1.1",
-		 {"host", "a", "content-length", "0000000000000000005"},
-		 "bad content-length"},
-		{"chunked", "HTTP/1.1", {"host", "a", "Transfer-Encoding", "Chunked"}, NULL},
-		{"xchunked",
-		 "HTTP/1.1",
-		 {"host", "a", "transfer-encoding", "xchunked"},
-		 "bad transfer-encoding"},
-		{"gzip, chunked",
-		 "HTTP/1.1",
-		 {"host", "a", "transfer-encoding", "gzip, chunked"},
-		 "bad transfer-encoding"},
-		{"identity",
-		 "HTTP/1.1",
-		 {"host", "a", "transfer-encoding", "identity"},
-		 "bad transfer-encoding"},
-		{"two encodings",
-		 "HTTP/1.1",
-		 {"host", "a", "transfer-encoding", "chunked", "transfer-encoding", "chunked"},
-		 "bad transfer-encoding"},
-		{"both",
-		 "HTTP/1.1",
-		 {"host", "a", "content-length", "5", "transfer-encoding", "chunked"},
-		 "content-length with transfer-encoding"},
-		{"chunked 1.0",
-		 "HTTP/1.0",
-		 {"transfer-encoding", "chunked"},
-		 "transfer-encoding in HTTP/1.0"},
-		{"space in name",
-		 "HTTP/1.1",
-		 {"host", "a", "content-length ", "5"},
-		 "bad header name"},
-		{"empty name", "HTTP/1.1", {"host", "a", "", "5"}, "bad header name"},
-		{"8-bit name", "HTTP/1.1", {"host", "a", "x\xe9", "5"}, "bad header name"},
-		{"control", "HTTP/1.1", {"host", "a", "x", "a\rb"}, "control character in header"},
-		{"tab", "HTTP/1.1", {"host", "a", "x", "a\tb"}, NULL},
-		{"delete", "HTTP/1.1", {"host", "a", "x", "\x7f"}, "control character in header"},
-		{"version", "HTTP/9.9", {"host", "a"}, "unsupported version"},
-		{"version 2", "HTTP/2.0", {"host", "a"}, "unsupported version"},
-	};
-	for (size_t i = 0; i < G_N_ELEMENTS(CASES); i++) {
+	for (size_t i = 0; i < G_N_ELEMENTS(HEADS); i++) {
 		HttpFraming framing;
 		http_framing_init(&framing);
-		for (size_t k = 0; k + 1 < G_N_ELEMENTS(CASES[i].fields); k += 2) {
-			const char *name = CASES[i].fields[k], *value = CASES[i].fields[k + 1];
+		for (size_t k = 0; k + 1 < G_N_ELEMENTS(HEADS[i].fields); k += 2) {
+			const char *name = HEADS[i].fields[k], *value = HEADS[i].fields[k + 1];
 			if (name != NULL)
 				http_framing_add(&framing, name, strlen(name), value,
 						 strlen(value));
 		}
-		const char *got = http_framing_end(&framing, CASES[i].version);
-		if (g_strcmp0(got, CASES[i].want) != 0)
-			fail_msg("%s: %s", CASES[i].name, got);
+		const char *got = http_framing_end(&framing, HEADS[i].version);
+		if (g_strcmp0(got, HEADS[i].want) != 0)
+			fail_msg("%s: %s", HEADS[i].name, got);
 	}
 	/* A NUL that strlen would not see. */
 	HttpFraming framing;
@@ -229,14 +210,59 @@ test_framing(void **state)
 	assert_string_equal(http_framing_end(&framing, "HTTP/1.1"), "control character in header");
 }
 
+static void
+test_head_check(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *head;
+		const char *want; /* NULL: sound; "...": not complete */
+	} CASES[] = {
+		{"GET / HTTP/1.1\r\nHost: a\r\n\r\n", NULL},
+		{"GET / HTTP/1.1\r\nHost:a\r\nX: \t y \r\n\r\nbody\nanything\r\n\r\n", NULL},
+		{"GET / HTTP/1.0\r\n\r\n", NULL},
+		{"", "..."},
+		{"GET / HTTP/1.1\r\nHost: a\r\n", "..."},
+		{"GET / HTTP/1.1\r\nHost: a\r\n\r", "..."},
+		{"GET / HTTP/1.1\nHost: a\n\n", "..."},
+		{"GET / HTTP/1.1\nHost: a\r\n\r\n", "bare line end in head"},
+		{"GET / HTTP/1.1\r\nHost: a\nX: y\r\n\r\n", "bare line end in head"},
+		{"GET / HTTP/1.1\r\nHost: a\rX: y\r\n\r\n", "bare line end in head"},
+		{"GET / HTTP/1.1\r\nHost: a\r\n X: y\r\n\r\n", "bad header name"},
+		{"GET / HTTP/1.1\r\nHost: a\r\nX : y\r\n\r\n", "bad header name"},
+		{"GET / HTTP/1.1\r\nHost: a\r\nX\r\n\r\n", "header line without colon"},
+		{"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n", "bad content-length"},
+		{"GET / HTTP/1.1\r\n\r\n", "no host"},
+		{"GET /\r\n\r\n", "bad request line"},
+		{"GET\r\n\r\n", "bad request line"},
+		{"GET  HTTP/1.1\r\n\r\n", "bad request line"},
+		{"GET / x HTTP/1.1\r\n\r\n", "bad request line"},
+		{"G(T / HTTP/1.1\r\nHost: a\r\n\r\n", "bad request line"},
+		{" GET / HTTP/1.1\r\nHost: a\r\n\r\n", "bad request line"},
+		{"\r\n\r\n", "bad request line"},
+		{"GET / HTTP/3.0\r\nHost: a\r\n\r\n", "unsupported version"},
+		{"GET / HTTP/1.1xxxxxxxxxxxxxxxx\r\nHost: a\r\n\r\n", "bad request line"},
+	};
+	for (size_t i = 0; i < G_N_ELEMENTS(CASES); i++) {
+		bool complete = false;
+		const char *got = http_head_check(CASES[i].head, strlen(CASES[i].head), &complete);
+		const char *want = CASES[i].want;
+		bool open = want != NULL && strcmp(want, "...") == 0;
+		if (complete == open || g_strcmp0(got, open ? NULL : want) != 0)
+			fail_msg("%s: %d %s", CASES[i].head, complete, got);
+	}
+	static const char NUL[] = "GET / HTTP/1.1\r\nHost: a\0\r\n\r\n";
+	bool complete = false;
+	assert_string_equal(http_head_check(NUL, sizeof(NUL) - 1, &complete), "NUL in head");
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_routes),
-		cmocka_unit_test(test_percent),
-		cmocka_unit_test(test_join),
-		cmocka_unit_test(test_framing),
+		cmocka_unit_test(test_routes),     cmocka_unit_test(test_percent),
+		cmocka_unit_test(test_join),       cmocka_unit_test(test_framing),
+		cmocka_unit_test(test_head_check),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

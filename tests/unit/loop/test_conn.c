@@ -382,6 +382,29 @@ test_pause(void **state)
 	rig_close(&rig);
 }
 
+/* A pipelined group far larger than one read, with a pause at each line: nothing is lost, and the
+ * lines that wait are no reason to give the connection up. */
+static void
+test_pause_in_long_group(void **state)
+{
+	(void)state;
+	enum { LINES = 3000 };
+	Rig rig;
+	rig_open(&rig, NULL);
+	rig.hook = hook_pause;
+	g_autoptr(GString) group = g_string_new(NULL);
+	for (int i = 0; i < LINES; i++)
+		g_string_append(group, "p 01234567890123456789012345\r\n");
+	peer_send(&rig, group->str, group->len);
+	for (int i = 0; i < 100 * LINES && rig.count < LINES; i++) {
+		conn_resume(rig.conn);
+		rig_turn(&rig);
+	}
+	assert_int_equal(rig.count, LINES);
+	assert_null(strchr(rig.seen->str, '!'));
+	rig_close(&rig);
+}
+
 static void
 test_eof_cases(void **state)
 {
@@ -731,6 +754,7 @@ main(void)
 		cmocka_unit_test(test_mode_outside),
 		cmocka_unit_test(test_data_never_taken),
 		cmocka_unit_test(test_pause),
+		cmocka_unit_test(test_pause_in_long_group),
 		cmocka_unit_test(test_eof_cases),
 		cmocka_unit_test(test_discard_input),
 		cmocka_unit_test(test_free_in_handler),

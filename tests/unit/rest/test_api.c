@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The REST API, row by row of the behaviour spec's sections 4.3 to 4.7. */
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include <cmocka.h>
 
 #include "base/ids.h"
 #include "world.h"
@@ -665,6 +666,7 @@ test_put(void **state)
 		{"ahead", "bytes 5-6/*", NULL, "ab", 416, NULL},
 		{"first", "bytes 0-2/*", NULL, "abc", 200, "bytes 0-2/*"},
 		{"gap", "bytes 4-5/*", NULL, "ab", 416, "bytes 0-2/*"},
+		{"gap with total", "bytes 4-5/6", NULL, "ab", 416, "bytes 0-2/*"},
 		{"overlap", "bytes 1-4/*", NULL, "XXde", 200, "bytes 0-4/*"},
 		{"inside", "bytes 0-1/*", NULL, "XX", 200, "bytes 0-4/*"},
 		{"total", "bytes 5-6/9", NULL, "fg", 200, "bytes 0-6/9"},
