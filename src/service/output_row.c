@@ -18,6 +18,8 @@ output_run_acks(GArray **list, const RestVerdict *verdict)
 	}
 }
 
+/* The first attempt of a REST client's transaction starts behind the 201, which thus shows the
+ * transaction as it was created. */
 void
 output_ack_now(void *arg)
 {
@@ -28,9 +30,13 @@ output_ack_now(void *arg)
 	if (output->row == ROW_WRITING)
 		return;
 	output_run_acks(&output->acks, &yes);
+<<<<<<< HEAD
 	/* The first attempt of a REST client's transaction starts behind the 201, which thus shows
 	 * the transaction as it was created. */
 	if (!output->gone && output->state == OUTPUT_COMMITTING && output->row == ROW_NONE)
+=======
+	if (!output->gone && output->state == OUTPUT_COMMITTING && !output->deferred)
+>>>>>>> queue-service
 		output_start_attempt(output);
 }
 
@@ -121,9 +127,7 @@ inserted(Output *output)
 	output_ack_now(output);
 	if (output->gone)
 		return;
-	if (output->state == OUTPUT_COMMITTING && !output->deferred) {
-		output_start_attempt(output);
-	} else if (output->state == OUTPUT_WAITING || output->state == OUTPUT_COMMITTING) {
+	if (output->state == OUTPUT_WAITING || output->state == OUTPUT_COMMITTING) {
 		/* The row says when; the queue brings it back. */
 		output_set_state(output, OUTPUT_PARKED);
 		if (output->origin != OUTPUT_FROM_PORT || output->released)
