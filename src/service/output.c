@@ -325,16 +325,9 @@ enter_destination(Output *output)
 void
 output_start(Output *output, RestDoneFn *done, void *arg)
 {
-<<<<<<< HEAD
-	if (output->row == ROW_NONE && output_is_ours(output)) {
-		output->started = clock_mono();
-		enter_destination(output);
-		output_set_state(output, OUTPUT_COMMITTING);
-=======
 	output->started = clock_mono();
 	if (output->row == ROW_NONE && output_is_ours(output)) {
 		enter_destination(output);
->>>>>>> queue-service
 		output_insert(output);
 	} else if (done == NULL) {
 		output_start_attempt(output);

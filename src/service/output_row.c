@@ -30,13 +30,7 @@ output_ack_now(void *arg)
 	if (output->row == ROW_WRITING)
 		return;
 	output_run_acks(&output->acks, &yes);
-<<<<<<< HEAD
-	/* The first attempt of a REST client's transaction starts behind the 201, which thus shows
-	 * the transaction as it was created. */
-	if (!output->gone && output->state == OUTPUT_COMMITTING && output->row == ROW_NONE)
-=======
 	if (!output->gone && output->state == OUTPUT_COMMITTING && !output->deferred)
->>>>>>> queue-service
 		output_start_attempt(output);
 }
 

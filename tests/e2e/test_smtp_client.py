@@ -13,7 +13,7 @@ import threading
 
 import pytest
 
-from conftest import RELEASE
+from world import RELEASE
 from devkit import postfix, procs
 from hop import address_of
 from mail import ALICE, BOB, Raw, message, submit, token
