@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import os
+import resource
 import shutil
 import signal
 import smtplib
@@ -527,3 +528,31 @@ def test_a_thousand_wrong_passwords(world, tls_files, secrets):
         assert client.docmd("XCLIENT ADDR=192.0.2.9")[0] == 220
         client.ehlo("client.example")
         assert client.login("bob", "top secret")[0] == 235
+
+
+def test_no_descriptors(world):
+    """Out of descriptors: some clients are told 421, and all is well again when they are gone."""
+    server = Server(world)
+    pid = world.smtp_server.popen.pid
+    _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (len(os.listdir(f"/proc/{pid}/fd")) + 10, hard))
+    clients = [socket.create_connection(("127.0.0.1", server.port), timeout=20) for _ in range(60)]
+    refused = []
+
+    def look():
+        for client in clients:
+            client.setblocking(False)
+            try:
+                if client.recv(1000).startswith(b"421 4.3.2 "):
+                    refused.append(client)
+            except BlockingIOError:
+                pass
+        return refused
+    wait_until(look, "a 421")
+    for client in clients:
+        client.close()
+
+    def works():
+        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
+            return client.recv(1000).startswith(b"220 ")
+    wait_until(works, "a greeting")
