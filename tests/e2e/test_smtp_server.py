@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """The SMTP server's extensions with clients that people use: smtplib, swaks, msmtp, curl."""
+import base64
 import hashlib
 import json
 import os
+import resource
 import shutil
 import signal
 import smtplib
 import socket
 import ssl
 import subprocess
+import threading
+import time
 
 import pytest
 
@@ -243,7 +247,7 @@ def test_auth(world, tls_files, secrets, smtps):
             assert client.docmd("MAIL FROM:<alice@example.com>")[0] == 530
             with pytest.raises(smtplib.SMTPAuthenticationError):
                 client.login(user, "wrong", initial_response_ok=True)
-            client.login(user, password)
+            assert client.login(user, password)[0] == 235
             mark = token()
             send_one(client, mark)
             server.arrived(mark)
@@ -479,3 +483,76 @@ def test_sink_server(world, tls_files, secrets):
         assert client.mail("alice@example.com")[0] == 250
         assert client.rcpt(RCPT)[0] == 250
         assert client.data(message(token()))[0] == 452
+
+
+@pytest.mark.slow
+def test_a_thousand_wrong_passwords(world, tls_files, secrets):
+    """50 connections, 20 guesses each: slowed, then 421; who knows the password still gets in from
+    elsewhere."""
+    cert, key = tls_files
+    server = Server(world, cert=cert, key=key, smtps="true", auth_secrets=secrets,
+                    xclient_from="[127.0.0.1]")
+    codes, lock = [], threading.Lock()
+
+    def guess(number):
+        client = None
+        for i in range(20):
+            try:
+                if client is None:
+                    client = smtplib.SMTP_SSL("127.0.0.1", server.port, timeout=30,
+                                              context=client_context(cert))
+                    client.ehlo("client.example")
+                code = client.docmd("AUTH", "PLAIN " + base64.b64encode(
+                    f"\0bob\0guess {number} {i}".encode()).decode())[0]
+            except smtplib.SMTPServerDisconnected:
+                code = 421
+            if code == 421:
+                client = None
+            with lock:
+                codes.append(code)
+    threads = [threading.Thread(target=guess, args=(i,)) for i in range(50)]
+    start = time.monotonic()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    took = time.monotonic() - start
+    checked = server.log().count("smtp.auth_failed")
+    # 100 an hour, and what 50 connections had under way when that was reached
+    assert 100 <= checked <= 150, checked
+    assert codes.count(421) >= 850 and codes.count(235) == 0
+    assert took > 1
+    with smtplib.SMTP_SSL("127.0.0.1", server.port, context=client_context(cert),
+                          timeout=20) as client:
+        client.ehlo("client.example")
+        assert client.docmd("XCLIENT ADDR=192.0.2.9")[0] == 220
+        client.ehlo("client.example")
+        assert client.login("bob", "top secret")[0] == 235
+
+
+def test_no_descriptors(world):
+    """Out of descriptors: some clients are told 421, and all is well again when they are gone."""
+    server = Server(world)
+    pid = world.smtp_server.popen.pid
+    _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (len(os.listdir(f"/proc/{pid}/fd")) + 10, hard))
+    clients = [socket.create_connection(("127.0.0.1", server.port), timeout=20) for _ in range(60)]
+    refused = []
+
+    def look():
+        for client in clients:
+            client.setblocking(False)
+            try:
+                if client.recv(1000).startswith(b"421 4.3.2 "):
+                    refused.append(client)
+            except BlockingIOError:
+                pass
+        return refused
+    wait_until(look, "a 421")
+    for client in clients:
+        client.close()
+
+    def works():
+        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
+            return client.recv(1000).startswith(b"220 ")
+    wait_until(works, "a greeting")
