@@ -108,6 +108,7 @@ static bool
 lost(Pg *pg, GError **ret_error)
 {
 	g_autofree char *text = first_line(pg->conn != NULL ? PQerrorMessage(pg->conn) : "");
+	pg->losses++;
 	pg->failed = true;
 	return error_set(ret_error, K_ERROR_STORE, "database: the connection is lost: %s",
 			 text[0] != '\0' ? text : "the server does not answer");

@@ -223,6 +223,7 @@ typedef struct Pg {
 	char sqlstate[6];      /* of the last error */
 	const Job *group_jobs; /* those of the group that runs */
 	Deadline give_up;      /* when the jobs of this group are answered, come what may */
+	unsigned losses;       /* of connections */
 	Deadline retry_at;
 	Usec backoff;
 

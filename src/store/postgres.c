@@ -55,6 +55,7 @@ end_group(Pg *pg, const Job *jobs, GError **ret_error)
 {
 	g_autoptr(GError) error = NULL;
 	pg->committing = !pg->reader;
+	pg->committed = false; /* a heartbeat may have been */
 	bool ok = pg_push(pg, PG_COMMIT, NULL, NULL, &error) && pg_sync(pg, &error);
 	GroupEnd end = GROUP_UNDONE;
 	if (pg->committed)
@@ -98,25 +99,42 @@ push_group(Pg *pg, Job *jobs, GError **ret_error)
 }
 
 static GroupEnd
-run_all(Backend *backend, Job *jobs, GError **ret_error)
+try_all(Pg *pg, Job *jobs, GError **ret_error)
 {
-	Pg *pg = pg_of(backend);
-	pg->give_up = jobs->since + pg->wait;
 	pg->sqlstate[0] = '\0';
 	if (!pg_ready(pg, ret_error))
 		return GROUP_LOST;
 	Deadline since = clock_mono();
 	GroupEnd end = push_group(pg, jobs, ret_error);
-	if (end == GROUP_COMMITTED)
+	if (end == GROUP_COMMITTED) {
 		pg_alive(pg, since);
-	if (end == GROUP_LOST && ret_error != NULL && *ret_error == NULL) {
-		for (const Job *job = jobs; job != NULL && *ret_error == NULL; job = job->next)
-			*ret_error = job->error != NULL ? g_error_copy(job->error) : NULL;
-	}
-	if (end != GROUP_COMMITTED)
-		rollback(backend);
-	else
 		forget_group(pg);
+	} else {
+		rollback(&pg->backend);
+	}
+	return end;
+}
+
+static GroupEnd
+run_all(Backend *backend, Job *jobs, GError **ret_error)
+{
+	Pg *pg = pg_of(backend);
+	g_autoptr(GError) error = NULL;
+	GroupEnd end;
+	unsigned losses;
+	pg->give_up = jobs->since + pg->wait;
+	do { /* a lost connection says nothing about the jobs */
+		for (Job *job = jobs; job != NULL; job = job->next)
+			job_clear_answer(job);
+		g_clear_error(&error);
+		losses = pg->losses;
+		end = try_all(pg, jobs, &error);
+	} while (end == GROUP_UNDONE && pg->losses != losses && !clock_passed(pg->give_up));
+	for (const Job *job = jobs; end == GROUP_LOST && error == NULL && job != NULL;
+	     job = job->next)
+		error = job->error != NULL ? g_error_copy(job->error) : NULL;
+	if (error != NULL)
+		g_propagate_error(ret_error, g_steal_pointer(&error));
 	return end;
 }
 
