@@ -118,6 +118,20 @@ take_idle(SmtpDest *dest, SmtpDelivery *delivery)
 	delivery_on_ready(delivery);
 }
 
+/* Every connection is held by a transaction that itself waits for its message, which may come
+ * after this one's answer: the recipients of one message, a transaction each.  Waiting would be
+ * for nothing. */
+static bool
+dest_is_stuck(const SmtpDest *dest)
+{
+	for (const GList *at = dest->clients.head; at != NULL; at = at->next) {
+		const SmtpClient *client = at->data;
+		if (client->delivery == NULL || tx_body_ready(client->delivery->tx))
+			return false;
+	}
+	return true;
+}
+
 void
 pool_acquire(SmtpDelivery *delivery, PoolWant want)
 {
@@ -129,7 +143,8 @@ pool_acquire(SmtpDelivery *delivery, PoolWant want)
 	} else {
 		delivery->dest = dest;
 		g_queue_push_tail_link(&dest->waiting, &delivery->wait_link);
-		timer_set(&delivery->wait, client_wait_timeout(delivery->conf));
+		timer_set(&delivery->wait,
+			  dest_is_stuck(dest) ? 0 : client_wait_timeout(delivery->conf));
 		/* a free connection is no use to one who needs a fresh one, but it has its place */
 		if (dest->idle.length > 0)
 			client_leave(dest->idle.tail->data);
