@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import time
 import sys
 
 import pytest
@@ -125,6 +126,22 @@ def test_many_recipients_by_submission(world, mode):
     got = sorted(rcpt for copy in hop.with_text(mark) for rcpt in copy.rcpts)
     assert len(got) == 20
     assert all(any(f"<{want}>" in rcpt for rcpt in got) for want in rcpts)
+
+
+def test_more_recipients_than_connections(world, mode):
+    """Each recipient holds a connection to the next hop until the message comes; those beyond the
+    limit of connections are answered at once and delivered later."""
+    hop = world.hop()
+    world.start(mode)
+    mark = token()
+    rcpts = [f"user{n}@host{n}.example.net" for n in range(45)]
+    began = time.monotonic()
+    code, text = submit(world.submission, mark, rcpts=rcpts)
+    assert code == 250, text
+    assert time.monotonic() - began < 8, "nobody waits for connections that nobody gives back"
+    procs.wait_until(lambda: len(hop.with_text(mark)) >= 45, "45 copies")
+    got = sorted(rcpt for copy in hop.with_text(mark) for rcpt in copy.rcpts)
+    assert len(got) == len(set(got)) == 45
 
 
 @pytest.mark.parametrize("size", [0, 1, 65535, 65536, 65537, 1 << 20, 5 << 20])
