@@ -42,7 +42,8 @@ class Verdict:
         lines = [f"LOST {mark} {kind} ({note})" for (mark, kind), note in self.lost]
         lines += [f"ALTERED {mark} {kind} ({path})" for mark, kind, path in self.altered]
         for key, copies in self.unexplained:
-            lines.append(f"DUPLICATE {key[0]} {key[1]}: " + ", ".join(
+            what = "BOUNCE " if key[1].startswith("perm") else ""
+            lines.append(f"DUPLICATE {what}{key[0]} {key[1]}: " + ", ".join(
                 f"run {copy.generation} at {copy.time:.3f}{' (cut)' if copy.cut else ''}"
                 for copy in copies))
         lines += [f"BOTH delivered and bounced {mark} {kind}" for mark, kind in

@@ -137,7 +137,8 @@ def ask_store(options):
 
 def run(options):
     """The results, one for each experiment."""
-    options.seed = random.SystemRandom().randrange(1 << 32) if options.seed is None else options.seed
+    if options.seed is None:
+        options.seed = random.SystemRandom().randrange(1 << 32)
     options.folder = tempfile.mkdtemp(prefix="koukan-crash-")
     os.chmod(options.folder, 0o711)  # another user runs PostgreSQL below it
     options.keep_folder = options.keep
