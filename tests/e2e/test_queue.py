@@ -243,7 +243,7 @@ def test_poison_is_set_aside(world):
     def on_rcpt(address):
         if address == "poison@one.example":
             deaths.append(time.monotonic())
-            world.router_server.popen.kill()
+            world.procs[-1].popen.kill()  # the newest: it may not be known to be ready yet
             time.sleep(0.2)
             return Hop.DROP
         return None
