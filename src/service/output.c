@@ -110,7 +110,7 @@ bool
 output_is_ours(const Output *output)
 {
 	return output->tx->retry != NULL && output->endpoint->has_retry &&
-	       tx_body_ready(output->tx);
+	       !output->tx->durable_refused && tx_body_ready(output->tx);
 }
 
 void
@@ -335,12 +335,30 @@ output_start(Output *output, RestDoneFn *done, void *arg)
 	output_add_ack(output, done, arg);
 }
 
+bool
+output_is_unkept(const Output *output)
+{
+	const Tx *tx = output->tx;
+	return output->state == OUTPUT_DONE && output->row != ROW_STORED &&
+	       tx->final_attempt_reason == NULL && tx->durable_refused;
+}
+
 void
 output_complete(Output *output, RestDoneFn *done, void *arg)
 {
-	if (output->state == OUTPUT_RUNNING || output->state == OUTPUT_WAITING)
+	if (output->state == OUTPUT_RUNNING || output->state == OUTPUT_WAITING) {
+		tx_retry_durable(output->tx); /* the client repeats an upload that was refused */
 		check_row(output);
+	}
 	output_add_ack(output, done, arg);
+}
+
+void
+output_drain(Output *output)
+{
+	if (output->origin == OUTPUT_FROM_REST && output_is_active(output->state) &&
+	    !tx_body_ready(output->tx))
+		tx_cancel(output->tx);
 }
 
 void

@@ -51,6 +51,16 @@ output_linger(Output *output)
 	timer_set(&output->timer, MAX(output->home->router->config->cache_ttl, USEC_PER_SEC));
 }
 
+/* For a stored transaction that failed the id is made of its own: when the process dies between
+ * the two rows, the notification that is repeated meets the one that is there already. */
+static char *
+bounce_id(const Output *output, BounceKind kind)
+{
+	if (kind == BOUNCE_FAILURE && output->row != ROW_NONE)
+		return g_strconcat(output->tx->id, "-b", NULL);
+	return ids_tx_new(worker_index(output->home->worker), output->home->router->host.entropy);
+}
+
 Output *
 output_send_bounce(Output *output, BounceKind kind, RestDoneFn *done, void *arg)
 {
@@ -70,7 +80,14 @@ output_send_bounce(Output *output, BounceKind kind, RestDoneFn *done, void *arg)
 			  LOG_S("sender", tx->sender_name), LOG_S("tag", tx->sender_tag));
 		return NULL;
 	}
-	g_autofree char *id = ids_tx_new(worker_index(output->home->worker), router->host.entropy);
+	g_autofree char *id = bounce_id(output, kind);
+	if (rest_table_find(rest_table(&router->host, output->home->worker), id) != NULL) {
+		/* It is on its way. */
+		static const RestVerdict yes = {.status = 200};
+		if (done != NULL)
+			done(arg, &yes);
+		return output;
+	}
 	tx_set_id(tx, id);
 	/* A notification is tried as long as any message of that chain (B3). */
 	tx_enable_retry(tx, NULL);
@@ -152,7 +169,8 @@ output_end_temporary(Output *output)
 		output_finish(output, REASON_CANCELLED);
 		return;
 	}
-	if (output->tx->retry == NULL || !output->endpoint->has_retry) {
+	if (output->tx->retry == NULL || !output->endpoint->has_retry ||
+	    output->tx->durable_refused) {
 		/* A port's user may still enable retries; over REST that was the one attempt. */
 		if (output->origin == OUTPUT_FROM_PORT && !output->released)
 			output_set_state(output, OUTPUT_WAITING);

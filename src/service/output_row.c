@@ -90,9 +90,25 @@ schedule_of(const Output *output, StoreRow *row)
 		row->final_reason = g_strdup(ROW_ONESHOT);
 }
 
+/* A notification that a former run of the process has stored already: its id is made of the failed
+ * transaction's. */
+static void
+stored_before(Output *output)
+{
+	static const RestVerdict yes = {.status = 200};
+	output_run_acks(&output->acks, &yes);
+	output_set_state(output, OUTPUT_DONE);
+	output_remove(output);
+}
+
 static void
 insert_refused(Output *output, const GError *error)
 {
+	if (g_error_matches(error, K_ERROR, K_ERROR_CONFLICT) &&
+	    output->origin == OUTPUT_FROM_QUEUE && output->state == OUTPUT_COMMITTING) {
+		stored_before(output);
+		return;
+	}
 	log_error(&((LogCtx){.tx = output->tx->id}), "store.insert_failed",
 		  LOG_S("error", error->message), LOG_S("message", "not acknowledged"));
 	output->row = ROW_NONE;
@@ -109,6 +125,9 @@ insert_refused(Output *output, const GError *error)
 		tx_fill_in_flight(output->tx, response);
 		output_finish(output, NULL);
 	} else if (output->state == OUTPUT_DONE && output->released) {
+		output_remove(output);
+	} else if (output->state == OUTPUT_WAITING && output->released) {
+		output_set_state(output, OUTPUT_DONE);
 		output_remove(output);
 	}
 }

@@ -49,10 +49,24 @@ router_set_uris(Router *router, const char *session_uri, const char *service_uri
 	router->host.uris = (TxUris){router->session_uri, router->service_uri};
 }
 
+/* What has not got its message yet would be lost with the process anyway: its client hears now. */
+static void
+drain_home(void *arg)
+{
+	const RouterHome *home = arg;
+	GHashTableIter iter;
+	void *value;
+	g_hash_table_iter_init(&iter, home->outputs);
+	while (g_hash_table_iter_next(&iter, NULL, &value))
+		output_drain(value);
+}
+
 void
 router_drain(Router *router)
 {
 	atomic_store(&router->draining, true);
+	for (unsigned i = 0; i < workers_count(router->workers); i++)
+		worker_post(router->homes[i].worker, drain_home, &router->homes[i]);
 }
 
 unsigned

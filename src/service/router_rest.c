@@ -143,11 +143,15 @@ complete(RestHost *host, Tx *tx, RestDoneFn *done, void *arg)
 {
 	Worker *worker = worker_current();
 	Output *output = router_find(router_home((Router *)host, worker), tx);
-	if (output != NULL)
-		output_complete(output, done, arg);
-	else
+	if (output == NULL)
 		answer_later(worker, (RestVerdict){.status = 404, .text = "unknown transaction"},
 			     done, arg);
+	else if (output_is_unkept(output))
+		answer_later(worker,
+			     (RestVerdict){.status = 503, .text = "the message was not stored"},
+			     done, arg);
+	else
+		output_complete(output, done, arg);
 }
 
 /* ---- cancel ---- */

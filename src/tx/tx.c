@@ -469,6 +469,12 @@ tx_refuse_durable(Tx *tx)
 }
 
 void
+tx_retry_durable(Tx *tx)
+{
+	tx->durable_refused = false;
+}
+
+void
 tx_set_id(Tx *tx, const char *id)
 {
 	k_assert_for(tx->id == NULL, tx->id);
