@@ -103,6 +103,18 @@ count_array_new(void)
 /* ---- answers ---- */
 
 void
+job_clear_answer(Job *job)
+{
+	g_clear_error(&job->error);
+	g_clear_pointer(&job->rows, g_ptr_array_unref);
+	g_clear_pointer(&job->damaged, g_ptr_array_unref);
+	g_clear_pointer(&job->counts, g_ptr_array_unref);
+	job->next_due = 0;
+	job->count = 0;
+	job->due = false;
+}
+
+void
 job_add_damaged(Job *job, const char *id, const char *reason)
 {
 	if (job->damaged == NULL)

@@ -6,7 +6,6 @@
  * a checkpoint only between transactions of the same thread. */
 #include <errno.h>
 #include <fcntl.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
@@ -311,8 +310,7 @@ db_close(Db *db)
 		k_assert(sqlite3_close(db->handle) == SQLITE_OK);
 	if (db->lock_fd >= 0)
 		close(db->lock_fd);
-	g_hash_table_unref(db->new_ids);
-	g_ptr_array_unref(db->new_blobs);
+	blob_ids_clear(&db->ids);
 	g_free(db->buffer);
 	g_free(db->spill_dir);
 	g_free(db);
@@ -323,13 +321,10 @@ static const BackendOps OPS;
 static Db *
 db_new(const StoreConfig *config)
 {
-	static atomic_int instances;
 	Db *db = g_new0(Db, 1);
 	db->backend.ops = &OPS;
 	db->lock_fd = -1;
-	db->instance = 1 + (atomic_fetch_add(&instances, 1) & 0x3fff);
-	db->new_blobs = g_ptr_array_new();
-	db->new_ids = g_hash_table_new_full(NULL, NULL, NULL, g_free);
+	blob_ids_init(&db->ids);
 	db->buffer = g_malloc(BLOB_CHUNK);
 	db->crash_max = config->crash_max > 0 ? config->crash_max : STORE_CRASH_MAX;
 	db->spill_dir = g_strdup(config->blobs.spill_dir);
@@ -416,8 +411,9 @@ db_in_transaction(const Db *db)
 }
 
 static bool
-begin(Backend *backend, GError **ret_error)
+begin(Backend *backend, const Job *jobs, GError **ret_error)
 {
+	(void)jobs;
 	Db *db = db_of(backend);
 	return db_run(db, db_stmt(db, db->reader ? SQL_BEGIN_READ : SQL_BEGIN), ret_error);
 }
@@ -428,7 +424,7 @@ commit(Backend *backend, GError **ret_error)
 	Db *db = db_of(backend);
 	if (!db_run(db, db_stmt(db, SQL_COMMIT), ret_error))
 		return GROUP_UNDONE;
-	db_publish_blobs(db);
+	blob_ids_publish(&db->ids);
 	return GROUP_COMMITTED;
 }
 
@@ -439,28 +435,28 @@ rollback(Backend *backend)
 	/* Fails only where SQLite has rolled back by itself. */
 	if (db_in_transaction(db) && !db_run(db, db_stmt(db, SQL_ROLLBACK), NULL))
 		k_assert(!db_in_transaction(db));
-	db_forget_blobs(db, 0);
+	blob_ids_forget(&db->ids, 0);
 }
 
 /* Undoes what the job did.  False: the database threw the whole transaction away. */
 static bool
 undo_job(Db *db, guint blobs)
 {
-	db_forget_blobs(db, blobs);
+	blob_ids_forget(&db->ids, blobs);
 	return db_in_transaction(db) && db_run(db, db_stmt(db, SQL_ROLLBACK_TO), NULL) &&
 	       db_run(db, db_stmt(db, SQL_RELEASE), NULL);
 }
 
-static bool
+static GroupEnd
 run_member(Backend *backend, Job *job)
 {
 	Db *db = db_of(backend);
-	guint blobs = db->new_blobs->len;
+	guint blobs = blob_ids_count(&db->ids);
 	if (!db_run(db, db_stmt(db, SQL_SAVE), &job->error))
-		return false;
-	if (!db_run_job(db, job))
-		return undo_job(db, blobs);
-	return db_run(db, db_stmt(db, SQL_RELEASE), &job->error);
+		return GROUP_UNDONE;
+	bool ok = db_run_job(db, job) ? db_run(db, db_stmt(db, SQL_RELEASE), &job->error)
+				      : undo_job(db, blobs);
+	return ok ? GROUP_GOES_ON : GROUP_UNDONE;
 }
 
 /* Errors are left alone here: they come back with the next job that writes. */
@@ -477,6 +473,23 @@ maintain(Backend *backend, bool idle, bool collected)
 	if (sqlite3_wal_checkpoint_v2(db->handle, "main", SQLITE_CHECKPOINT_PASSIVE, NULL, NULL) ==
 	    SQLITE_OK)
 		db->wal_pages = 0;
+}
+
+/* Leases of a process that ends in good order: what they were taken for has not crashed. */
+static const char SIGN_OFF[] =
+	"BEGIN IMMEDIATE;"
+	"INSERT INTO dest (name, due) SELECT destination, min(next_attempt) FROM tx"
+	" WHERE " IS_LEASED " GROUP BY destination"
+	" ON CONFLICT (name) DO UPDATE SET due=excluded.due WHERE excluded.due<dest.due;"
+	"UPDATE tx SET leased=0, crashes=max(crashes-1,0) WHERE " IS_LEASED ";"
+	"COMMIT;";
+
+static void
+sign_off(Backend *backend, bool orderly)
+{
+	Db *db = db_of(backend);
+	if (orderly && !db->reader && !db_exec(db, SIGN_OFF, NULL))
+		rollback(backend); /* then the next start does it */
 }
 
 /* One process has the file, and its leases end with it. */
@@ -514,4 +527,5 @@ static const BackendOps OPS = {
 	.rollback = rollback,
 	.maintain = maintain,
 	.tick = tick,
+	.sign_off = sign_off,
 };

@@ -5,28 +5,6 @@
 #include "base/error.h"
 #include "store/sqlite_int.h"
 
-/* A Blob keeps its id for life, but may meet another Db or find its row deleted by then.  Ids are
- * not used again while the process lives, so the rest of the number tells which Db gave it. */
-#define INSTANCE_SHIFT 48
-#define ID_MASK        ((INT64_C(1) << INSTANCE_SHIFT) - 1)
-
-static int64_t
-known_id(const Db *db, const Blob *blob)
-{
-	const int64_t *fresh = g_hash_table_lookup(db->new_ids, blob);
-	if (fresh != NULL)
-		return *fresh;
-	int64_t stored = blob_stored_id(blob);
-	return stored >> INSTANCE_SHIFT == db->instance ? stored & ID_MASK : 0;
-}
-
-static void
-tell_id(const Db *db, Blob *blob, int64_t id)
-{
-	if (blob_stored_id(blob) == 0)
-		blob_set_stored_id(blob, db->instance << INSTANCE_SHIFT | id);
-}
-
 /* ---- writing ---- */
 
 /* Up to BLOB_CHUNK bytes at `offset`, without a copy where they lie together in memory. */
@@ -73,7 +51,7 @@ add_ref(Db *db, int64_t id, bool *ret_found, GError **ret_error)
 bool
 db_put_blob(Db *db, Blob *blob, int64_t *ret_id, GError **ret_error)
 {
-	int64_t id = known_id(db, blob);
+	int64_t id = blob_ids_find(&db->ids, blob);
 	bool found = false;
 	if (id != 0 && !add_ref(db, id, &found, ret_error))
 		return false;
@@ -85,29 +63,10 @@ db_put_blob(Db *db, Blob *blob, int64_t *ret_id, GError **ret_error)
 				return false;
 			offset += BLOB_CHUNK;
 		} while (offset < blob_len(blob));
-		g_ptr_array_add(db->new_blobs, blob);
-		g_hash_table_replace(db->new_ids, blob, g_memdup2(&id, sizeof id));
+		blob_ids_add(&db->ids, blob, id);
 	}
 	*ret_id = id;
 	return true;
-}
-
-void
-db_publish_blobs(Db *db)
-{
-	for (guint i = 0; i < db->new_blobs->len; i++) {
-		Blob *blob = g_ptr_array_index(db->new_blobs, i);
-		tell_id(db, blob, known_id(db, blob));
-	}
-	db_forget_blobs(db, 0);
-}
-
-void
-db_forget_blobs(Db *db, guint keep)
-{
-	for (guint i = keep; i < db->new_blobs->len; i++)
-		g_hash_table_remove(db->new_ids, g_ptr_array_index(db->new_blobs, i));
-	g_ptr_array_set_size(db->new_blobs, (gint)keep);
 }
 
 /* ---- reading ---- */
@@ -182,7 +141,7 @@ db_get_blob(Db *db, int64_t id, GError **ret_error)
 		return NULL;
 	}
 	blob_finalize(blob);
-	tell_id(db, blob, id);
+	blob_ids_tell(&db->ids, blob, id);
 	return g_steal_pointer(&blob);
 }
 

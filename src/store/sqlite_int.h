@@ -119,12 +119,10 @@ typedef struct Db {
 	bool is_newer; /* than this program */
 	unsigned crash_max;
 	BlobLimits limits;
-	char *spill_dir;      /* what `limits` names */
-	int64_t next_blob;    /* next free id */
-	int64_t instance;     /* tells the stored ids of this Db from those of others */
-	GPtrArray *new_blobs; /* Blob*, borrowed: stored in the current transaction, in order */
-	GHashTable *new_ids;  /* Blob* -> int64_t* of those */
-	uint8_t *buffer;      /* BLOB_CHUNK bytes */
+	char *spill_dir;   /* what `limits` names */
+	int64_t next_blob; /* next free id */
+	BlobIds ids;
+	uint8_t *buffer; /* BLOB_CHUNK bytes */
 } Db;
 
 /* ---- sqlite.c ---- */
@@ -161,11 +159,6 @@ K_MUST_CHECK bool db_put_blob(Db *db, Blob *blob, int64_t *ret_id, GError **ret_
 /* K_ERROR_INPUT when what is stored makes no sense. */
 K_MUST_CHECK Blob *db_get_blob(Db *db, int64_t id, GError **ret_error);
 K_MUST_CHECK bool db_unref_blob(Db *db, int64_t id, GError **ret_error);
-/* The blobs of the transaction are on disk: they learn their ids. */
-void db_publish_blobs(Db *db);
-/* Forgets those that came after the first `keep`: their job was undone. */
-void db_forget_blobs(Db *db, guint keep);
-
 /* ---- sqlite_rows.c ---- */
 
 /* Where the parts of a row come from.  `seen` lets the rows of one claim share their bodies. */

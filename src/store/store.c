@@ -39,6 +39,7 @@ struct Store {
 
 	pthread_mutex_t mutex; /* what follows, and what lanes say */
 	bool stop;
+	bool abandoned; /* tests: ends without a word */
 	StoreStats stats;
 	Worker *hint_worker;
 	WorkerFn *hint_fn;
@@ -48,18 +49,6 @@ struct Store {
 };
 
 /* ---- jobs ---- */
-
-static void
-job_clear_answer(Job *job)
-{
-	g_clear_error(&job->error);
-	g_clear_pointer(&job->rows, g_ptr_array_unref);
-	g_clear_pointer(&job->damaged, g_ptr_array_unref);
-	g_clear_pointer(&job->counts, g_ptr_array_unref);
-	job->next_due = 0;
-	job->count = 0;
-	job->due = false;
-}
 
 static void
 job_free(Job *job)
@@ -126,16 +115,17 @@ fail_all(Job *jobs, const GError *error)
 static GroupEnd
 run_together(Backend *db, Job *jobs, GError **ret_error)
 {
-	if (!db->ops->begin(db, ret_error))
+	if (!db->ops->begin(db, jobs, ret_error))
 		return GROUP_LOST;
-	bool ok = true;
-	for (Job *job = jobs; ok && job != NULL; job = job->next) {
-		ok = db->ops->run_member(db, job);
+	GroupEnd end = GROUP_GOES_ON;
+	for (Job *job = jobs; end == GROUP_GOES_ON && job != NULL; job = job->next) {
+		end = db->ops->run_member(db, job);
 		if (job->error != NULL)
 			fail_job(job, NULL);
 	}
-	GroupEnd end = ok ? db->ops->commit(db, ret_error) : GROUP_UNDONE;
-	if (end == GROUP_UNDONE)
+	if (end == GROUP_GOES_ON)
+		end = db->ops->commit(db, ret_error);
+	if (end != GROUP_COMMITTED)
 		db->ops->rollback(db);
 	return end;
 }
@@ -351,6 +341,18 @@ take_jobs(Lane *lane, Deadline tick_at, Job **ret_jobs)
 	return !ended;
 }
 
+/* Cuts what has a transaction of its own off; the rest stays. */
+static Job *
+next_group(const Backend *db, Job **rest)
+{
+	Job *jobs = *rest, *last = jobs;
+	while (last->next != NULL && !(db->ops->claims_end_groups && last->kind == JOB_CLAIM))
+		last = last->next;
+	*rest = last->next;
+	last->next = NULL;
+	return jobs;
+}
+
 static void
 run_jobs(Lane *lane, Job *jobs)
 {
@@ -385,11 +387,14 @@ lane_main(void *arg)
 		tick_at = db->ops->tick(db, &due);
 		if (!take_jobs(lane, tick_at, &jobs))
 			break;
-		if (jobs != NULL)
-			run_jobs(lane, jobs);
+		while (jobs != NULL)
+			run_jobs(lane, next_group(db, &jobs));
 	} while (true);
+	pthread_mutex_lock(&lane->store->mutex);
+	bool abandoned = lane->store->abandoned;
+	pthread_mutex_unlock(&lane->store->mutex);
 	if (db->ops->sign_off != NULL)
-		db->ops->sign_off(db);
+		db->ops->sign_off(db, !abandoned);
 	return NULL;
 }
 
@@ -411,7 +416,8 @@ lane_start(Store *store, LaneKind kind, Backend *db, GError **ret_error)
 static bool
 start_lanes(Store *store, const StoreConfig *config, GError **ret_error)
 {
-	Backend *db = sqlite_open(config, ret_error);
+	Backend *db = store_url_is_postgres(config->url) ? pg_open(config, ret_error)
+							 : sqlite_open(config, ret_error);
 	store->lanes[LANE_MAIL].db = db;
 	if (db == NULL)
 		return false;
@@ -481,6 +487,14 @@ store_stats(Store *store, StoreStats *ret_stats)
 {
 	pthread_mutex_lock(&store->mutex);
 	*ret_stats = store->stats;
+	pthread_mutex_unlock(&store->mutex);
+}
+
+void
+store_test_abandon(Store *store)
+{
+	pthread_mutex_lock(&store->mutex);
+	store->abandoned = true;
 	pthread_mutex_unlock(&store->mutex);
 }
 
@@ -662,6 +676,8 @@ store_count(Store *store, unsigned destinations_max, StoreCountFn *fn, void *arg
 bool
 store_migrate(const char *url, GError **ret_error)
 {
+	if (store_url_is_postgres(url))
+		return pg_migrate(url, ret_error);
 	g_autofree char *path = store_url_path(url, ret_error);
 	return path != NULL && sqlite_migrate(path, ret_error);
 }
@@ -669,11 +685,13 @@ store_migrate(const char *url, GError **ret_error)
 bool
 store_check(const char *url, char **ret_report, GError **ret_error)
 {
-	g_autofree char *path = store_url_path(url, ret_error);
-	if (path == NULL)
+	g_autofree char *path = NULL;
+	bool postgres = store_url_is_postgres(url);
+	if (!postgres && (path = store_url_path(url, ret_error)) == NULL)
 		return false;
 	GString *report = g_string_new(NULL);
-	bool ok = sqlite_check(path, report, ret_error);
+	bool ok = postgres ? pg_check(url, report, ret_error)
+			   : sqlite_check(path, report, ret_error);
 	*ret_report = g_string_free(report, FALSE);
 	return ok;
 }

@@ -61,21 +61,27 @@ void store_row_add_blob(StoreRow *row, const char *name, Blob *blob); /* counted
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(StoreRow, store_row_free)
 
 typedef struct StoreConfig {
-	const char *url; /* sqlite:///relative, sqlite:////absolute, sqlite+pysqlite:///..., a bare
-			    path */
+	const char *url;    /* sqlite:///relative, sqlite:////absolute, sqlite+pysqlite:///..., a
+			       bare path; postgresql[+driver]://USER@HOST/DATABASE as libpq reads it,
+			       also with ?host=/directory/of/the/socket */
 	unsigned queue_max; /* 0: STORE_QUEUE_MAX */
 	BlobLimits blobs;   /* for bodies that are loaded */
-	Usec busy_wait;     /* how long another program may hold the file; 0: STORE_BUSY_WAIT */
+	Usec busy_wait;     /* how long another program may hold the database, or the server may be
+			       away, before a job fails; 0: STORE_BUSY_WAIT */
 	const char
 		*session_uri; /* of this process, shown to others while it holds leases; NULL: "" */
 	Usec session_refresh; /* heartbeat of our session; 0: 30 s.  A session is dead after 10
 				 missed ones, and its leases are free again; ours counts itself
 				 out after 5 (store_is_leaseholder). */
 	unsigned crash_max;   /* attempts that died with their process before a row is held; 0: 3 */
+	GPtrArray *warnings;  /* store_open adds texts (char*) that an operator should read, such
+				 as a server that does not flush; NULL: not wanted */
 } StoreConfig;
 
-/* Opens or creates the database and its schema, takes the lock against a second process, checks
- * the settings that durability rests on, gives back the leases of a process that died.
+/* Opens or creates the database and its schema, takes the lock against a second process (SQLite) or
+ * registers a session beside others (PostgreSQL), checks the settings that durability rests on,
+ * gives back the leases of processes that died.  An older schema is brought up to date in SQLite;
+ * in PostgreSQL, where others may still run on it, that is an error until store_migrate was called.
  * K_ERROR_CONFIG for an unusable URL or a database of something else, K_ERROR_CONFLICT when
  * another process has it, else K_ERROR_STORE or K_ERROR_IO. */
 K_MUST_CHECK Store *store_open(const StoreConfig *config, GError **ret_error);

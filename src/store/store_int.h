@@ -58,6 +58,7 @@ typedef struct Job {
 	bool due; /* after it something is due: a hint */
 } Job;
 
+void job_clear_answer(Job *job);
 /* Answers of a claim. */
 void job_add_damaged(Job *job, const char *id, const char *reason);
 /* The one row; moved. */
@@ -80,6 +81,31 @@ GPtrArray *count_array_new(void);
 
 #define BLOB_CHUNK (128 * 1024) /* bytes of a body in one row of the database */
 
+/* ---- which bodies are stored: blob_ids.c ---- */
+
+/* What one backend knows about the ids under which Blobs lie in its database. */
+typedef struct BlobIds {
+	int64_t instance; /* tells the ids of this backend from those of others */
+	GPtrArray *fresh; /* Blob*, borrowed: stored in the current transaction, in order */
+	GHashTable *ids;  /* Blob* -> int64_t* of those */
+	GHashTable *gone; /* Blob*, borrowed: known, but not there any more */
+} BlobIds;
+
+void blob_ids_init(BlobIds *ids);
+void blob_ids_clear(BlobIds *ids);
+int64_t blob_ids_find(const BlobIds *ids, const Blob *blob); /* 0: not stored */
+/* Stored in the transaction that runs. */
+void blob_ids_add(BlobIds *ids, Blob *blob, int64_t id);
+guint blob_ids_count(const BlobIds *ids);
+/* Forgets those that came after the first `keep`: their job was undone. */
+void blob_ids_forget(BlobIds *ids, guint keep);
+/* The transaction is on disk: its blobs learn their ids. */
+void blob_ids_publish(BlobIds *ids);
+/* Until the transaction ends it is stored again when it is met. */
+void blob_ids_set_gone(BlobIds *ids, Blob *blob);
+/* A blob that was loaded. */
+void blob_ids_tell(const BlobIds *ids, Blob *blob, int64_t id);
+
 /* ---- a fair choice ---- */
 
 /* A due row, found by its destination. */
@@ -98,6 +124,7 @@ void due_choose(GArray *due, unsigned limit);
 /* ---- backends ---- */
 
 typedef enum GroupEnd {
+	GROUP_GOES_ON, /* no end yet */
 	GROUP_COMMITTED,
 	GROUP_UNDONE, /* nothing of it is there; its members may be tried alone */
 	GROUP_LOST,   /* it failed, and trying again now is of no use or not safe */
@@ -112,10 +139,10 @@ typedef struct BackendOps {
 	/* All jobs in one transaction, in the fastest way there is; NULL: there is no special
 	 * one.  After GROUP_UNDONE they are run one after the other. */
 	GroupEnd (*run_all)(Backend *db, Job *jobs, GError **ret_error);
-	bool (*begin)(Backend *db, GError **ret_error);
-	/* One job; what it did is undone when it fails, the others stand.  False: the whole
+	bool (*begin)(Backend *db, const Job *jobs, GError **ret_error);
+	/* One job; what it did is undone when it fails, and the group goes on; or the whole
 	 * transaction is lost. */
-	bool (*run_member)(Backend *db, Job *job);
+	GroupEnd (*run_member)(Backend *db, Job *job);
 	GroupEnd (*commit)(Backend *db, GError **ret_error);
 	void (*rollback)(Backend *db);
 	/* Between transactions: what keeps the files small. */
@@ -125,10 +152,13 @@ typedef struct BackendOps {
 	Deadline (*tick)(Backend *db, bool *ret_due);
 	/* Something became due in this process.  May be NULL. */
 	void (*tell_others)(Backend *db);
-	/* The process ends: leases are given back at once.  May be NULL. */
-	void (*sign_off)(Backend *db);
+	/* The last call of the lane.  The process ends in good order: leases are given back at
+	 * once; or a test says that it dies.  May be NULL. */
+	void (*sign_off)(Backend *db, bool orderly);
 	/* Any thread.  NULL: always. */
 	bool (*is_leaseholder)(Backend *db);
+	/* A claim is the last job of its transaction. */
+	bool claims_end_groups;
 } BackendOps;
 
 struct Backend {
@@ -139,12 +169,20 @@ struct Backend {
 K_MUST_CHECK Backend *sqlite_open(const StoreConfig *config, GError **ret_error);
 K_MUST_CHECK bool sqlite_migrate(const char *path, GError **ret_error);
 K_MUST_CHECK bool sqlite_check(const char *path, GString *report, GError **ret_error);
+K_MUST_CHECK Backend *pg_open(const StoreConfig *config, GError **ret_error);
+K_MUST_CHECK bool pg_migrate(const char *url, GError **ret_error);
+K_MUST_CHECK bool pg_check(const char *url, GString *report, GError **ret_error);
 
 /* Something may be due.  Any thread, while the store runs. */
 void store_hint(Store *store);
+
+/* Tests only: from now on the store ends as if its process had died. */
+void store_test_abandon(Store *store);
 
 /* ---- addresses: url.c ---- */
 
 bool store_url_is_postgres(const char *url);
 /* The file that a URL names; K_ERROR_CONFIG.  Caller frees. */
 K_MUST_CHECK char *store_url_path(const char *url, GError **ret_error);
+/* The same as libpq knows it: without the "+driver".  Caller frees. */
+char *store_url_libpq(const char *url);

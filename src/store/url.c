@@ -2,13 +2,15 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/text.h"
 #include "store/store_int.h"
 
 bool
 store_url_is_postgres(const char *url)
 {
-	return g_ascii_strncasecmp(url, "postgres", strlen("postgres")) == 0 &&
-	       strstr(url, "://") != NULL;
+	g_autofree char *dialect = g_strndup(url, strcspn(url, "+:"));
+	return strstr(url, "://") != NULL &&
+	       (text_equal_nocase(dialect, "postgresql") || text_equal_nocase(dialect, "postgres"));
 }
 
 /* The spellings of SQLAlchemy: three slashes and a relative path, four and an absolute one;
@@ -24,14 +26,10 @@ store_url_path(const char *url, GError **ret_error)
 		return NULL;
 	}
 	size_t dialect = strcspn(url, "+:");
-	if (store_url_is_postgres(url)) {
-		error_set(ret_error, K_ERROR_CONFIG,
-			  "storage: PostgreSQL is not supported yet; use sqlite:///FILE");
-		return NULL;
-	}
 	if (dialect != strlen("sqlite") || g_ascii_strncasecmp(url, "sqlite", dialect) != 0) {
 		error_set(ret_error, K_ERROR_CONFIG,
-			  "storage: %.*s is no database known here; use sqlite:///FILE",
+			  "storage: %.*s is no database known here; use sqlite:///FILE or "
+			  "postgresql://...",
 			  (int)MIN(dialect, 32), url);
 		return NULL;
 	}
@@ -49,4 +47,15 @@ store_url_path(const char *url, GError **ret_error)
 		return NULL;
 	}
 	return g_steal_pointer(&file);
+}
+
+char *
+store_url_libpq(const char *url)
+{
+	const char *mark = strstr(url, "://");
+	k_assert(mark != NULL);
+	size_t scheme = MIN(strcspn(url, "+"), (size_t)(mark - url));
+	/* libpq wants it in lower case. */
+	g_autofree char *name = g_ascii_strdown(url, (gssize)scheme);
+	return g_strconcat(name, mark, NULL);
 }

@@ -11,11 +11,11 @@ SETS = {
         "gcc", "libc6-dev", "meson", "ninja-build", "pkg-config",
         "libcmocka-dev", "libcurl4-openssl-dev", "libevent-dev", "libfyaml-dev",
         "libglib2.0-dev", "libgmime-3.0-dev", "libjansson-dev", "libmicrohttpd-dev",
-        "libsqlite3-dev", "libssl-dev", "libunbound-dev",
+        "libpq-dev", "libsqlite3-dev", "libssl-dev", "libunbound-dev",
     ],
     "clang": ["clang", "libclang-rt-14-dev", "llvm-14"],
     "lint": ["clang-format", "git"],
-    "test": ["curl", "msmtp", "python3-pytest", "swaks"],
+    "test": ["curl", "msmtp", "postgresql", "python3-pytest", "swaks"],
     "bench": ["postfix"],
 }
 

@@ -37,6 +37,25 @@ reopen(Fixture *f)
 	open_store(f);
 }
 
+void
+die_and_open(Fixture *f, const StoreConfig *config)
+{
+	g_autoptr(GError) error = NULL;
+	store_test_abandon(f->store);
+	store_close(f->store);
+	backend_after_crash(f);
+	f->store = store_open(config, &error);
+	if (f->store == NULL)
+		fail_msg("%s", error->message);
+}
+
+void
+die(Fixture *f)
+{
+	const StoreConfig config = fixture_config(f);
+	die_and_open(f, &config);
+}
+
 int
 set_up(void **state)
 {

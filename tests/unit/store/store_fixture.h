@@ -37,6 +37,8 @@ void backend_make_url(Fixture *f);
 /* Looks at or changes the database behind the store's back; the store is closed, or only reads are
  * done.  The first value of the first row, 0 when there is none. */
 int64_t sql(const Fixture *f, const char *text);
+/* The process that had the store is gone, its leases are not: so that the next opener sees it. */
+void backend_after_crash(const Fixture *f);
 /* Every file in `dir` is gone after it. */
 void backend_remove(Fixture *f);
 
@@ -52,6 +54,9 @@ StoreConfig fixture_config(const Fixture *f);
 Store *try_open(const Fixture *f, unsigned queue_max, GError **ret_error);
 void open_store(Fixture *f);
 void reopen(Fixture *f);
+/* As if the process had died without a word, and another one starts. */
+void die_and_open(Fixture *f, const StoreConfig *config);
+void die(Fixture *f);
 
 /* ---- asking ---- */
 
