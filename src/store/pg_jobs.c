@@ -278,6 +278,7 @@ run_collect(Pg *pg, Job *job)
 	if (parts == NULL)
 		return false;
 	add_ids(blobs, parts, 0);
+	job->count = rows->len;
 	return delete_rows(pg, job, rows, blobs);
 }
 

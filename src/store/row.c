@@ -110,6 +110,7 @@ job_clear_answer(Job *job)
 	g_clear_pointer(&job->damaged, g_ptr_array_unref);
 	g_clear_pointer(&job->counts, g_ptr_array_unref);
 	job->next_due = 0;
+	job->count = 0;
 	job->due = false;
 }
 
