@@ -5,6 +5,7 @@
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
@@ -18,8 +19,11 @@
 
 struct TlsContext {
 	atomic_int refs;
-	SSL_CTX *ctx;
+	SSL_CTX *ctx; /* NULL: `lazy` and not needed so far */
 	TlsVerify verify;
+	bool lazy; /* a client's that verifies nothing: nothing can be wrong with it at start-up,
+		      and the cipher tables it needs are large */
+	pthread_mutex_t mutex; /* of the first use of a lazy one */
 };
 
 struct TlsSession {
@@ -51,8 +55,8 @@ refuse_password(char *out, int size, int rwflag, void *arg)
 	return -1; /* never ask on a terminal */
 }
 
-static TlsContext *
-context_new(const SSL_METHOD *method, TlsVerify verify, GError **ret_error)
+static SSL_CTX *
+ctx_new(const SSL_METHOD *method, GError **ret_error)
 {
 	ERR_clear_error();
 	SSL_CTX *ctx = SSL_CTX_new(method);
@@ -71,11 +75,46 @@ context_new(const SSL_METHOD *method, TlsVerify verify, GError **ret_error)
 	SSL_CTX_set_read_ahead(ctx, 1);
 	SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
 	SSL_CTX_set_default_passwd_cb(ctx, refuse_password);
+	return ctx;
+}
+
+static TlsContext *
+context_alloc(TlsVerify verify)
+{
 	TlsContext *context = g_new0(TlsContext, 1);
 	atomic_init(&context->refs, 1);
-	context->ctx = ctx;
+	pthread_mutex_init(&context->mutex, NULL);
 	context->verify = verify;
 	return context;
+}
+
+static TlsContext *
+context_new(const SSL_METHOD *method, TlsVerify verify, GError **ret_error)
+{
+	SSL_CTX *ctx = ctx_new(method, ret_error);
+	if (ctx == NULL)
+		return NULL;
+	TlsContext *context = context_alloc(verify);
+	context->ctx = ctx;
+	return context;
+}
+
+/* NULL when the one of a lazy context cannot be made. */
+static SSL_CTX *
+context_ctx(TlsContext *context, GError **ret_error)
+{
+	if (!context->lazy)
+		return context->ctx;
+	pthread_mutex_lock(&context->mutex);
+	if (context->ctx == NULL) {
+		context->ctx = ctx_new(TLS_client_method(), ret_error);
+		/* Where plain text is the alternative, a short key is better than none. */
+		if (context->ctx != NULL)
+			SSL_CTX_set_security_level(context->ctx, 1);
+	}
+	SSL_CTX *ctx = context->ctx;
+	pthread_mutex_unlock(&context->mutex);
+	return ctx;
 }
 
 static TlsContext *
@@ -119,14 +158,14 @@ load_authorities(SSL_CTX *ctx, const char *ca_path)
 TlsContext *
 tls_client_new(TlsVerify verify, const char *ca_path, GError **ret_error)
 {
+	if (verify == TLS_VERIFY_NONE) {
+		TlsContext *lazy = context_alloc(verify);
+		lazy->lazy = true;
+		return lazy;
+	}
 	TlsContext *context = context_new(TLS_client_method(), verify, ret_error);
 	if (context == NULL)
 		return NULL;
-	if (verify == TLS_VERIFY_NONE) {
-		/* Where plain text is the alternative, a short key is better than none. */
-		SSL_CTX_set_security_level(context->ctx, 1);
-		return context;
-	}
 	SSL_CTX_set_verify(context->ctx, SSL_VERIFY_PEER, NULL);
 	if (!load_authorities(context->ctx, ca_path))
 		return context_refuse(context, ret_error, "authorities",
@@ -148,6 +187,7 @@ tls_context_unref(TlsContext *context)
 	    atomic_fetch_sub_explicit(&context->refs, 1, memory_order_acq_rel) > 1)
 		return;
 	SSL_CTX_free(context->ctx);
+	pthread_mutex_destroy(&context->mutex);
 	g_free(context);
 }
 
@@ -172,10 +212,13 @@ tls_session_new(TlsContext *context, int fd, bool server, const char *name, GErr
 		error_set(ret_error, K_ERROR_TLS, "no name to verify");
 		return NULL;
 	}
+	SSL_CTX *ctx = context_ctx(context, ret_error);
+	if (ctx == NULL)
+		return NULL;
 	ERR_clear_error();
 	TlsSession *session = g_new0(TlsSession, 1);
 	session->context = tls_context_ref(context);
-	session->ssl = SSL_new(context->ctx);
+	session->ssl = SSL_new(ctx);
 	bool fine = session->ssl != NULL && SSL_set_fd(session->ssl, fd) == 1;
 	if (fine && !server && name != NULL && name[0] != '\0')
 		fine = set_name(session, name);

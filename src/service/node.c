@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <time.h>
@@ -374,6 +375,7 @@ node_start(const NodeOptions *options, GError **ret_error)
 		node_free(node);
 		return NULL;
 	}
+	(void)malloc_trim(0); /* what reading the configuration took */
 	log_info(NULL, "server.ready", LOG_S("version", KOUKAN_VERSION),
 		 LOG_I("workers", workers_count(node->workers)), LOG_I("pid", getpid()));
 	return node;

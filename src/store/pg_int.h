@@ -11,9 +11,9 @@
  * GUARD counts the group in our session's row and fails when the session or the connection is not
  * ours any more: so what a lost connection had under way is either counted, and then all of it is
  * there, or it never will be. */
-#include <libpq-fe.h>
 #include <stdatomic.h>
 
+#include "store/pg_lib.h"
 #include "store/store_int.h"
 
 #define PG_SCHEMA_VERSION 1

@@ -121,6 +121,8 @@ connect_to(const char *url, GError **ret_error)
 bool
 pg_migrate(const char *url, GError **ret_error)
 {
+	if (!pg_lib_load(ret_error))
+		return false;
 	PGconn *conn = connect_to(url, ret_error);
 	if (conn == NULL)
 		return false;
@@ -220,6 +222,8 @@ check_all(PGconn *conn, GString *report, GError **ret_error)
 bool
 pg_check(const char *url, GString *report, GError **ret_error)
 {
+	if (!pg_lib_load(ret_error))
+		return false;
 	PGconn *conn = connect_to(url, ret_error);
 	if (conn == NULL)
 		return false;

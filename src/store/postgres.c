@@ -341,6 +341,8 @@ start(Pg *pg, const StoreConfig *config, GError **ret_error)
 Backend *
 pg_open(const StoreConfig *config, GError **ret_error)
 {
+	if (!pg_lib_load(ret_error))
+		return NULL;
 	Pg *pg = pg_new(config);
 	pg->backend.ops = &OPS;
 	if (start(pg, config, ret_error))

@@ -22,7 +22,7 @@ typedef struct Store Store;
 #define STORE_QUEUE_MAX 20000 /* jobs waiting, default */
 #define STORE_BUSY_WAIT (5 * USEC_PER_SEC)
 #define STORE_REFRESH   (30 * USEC_PER_SEC)
-#define STORE_CRASH_MAX 3
+#define STORE_CRASH_MAX 10
 
 /* A body blob of a row.  `name` NULL: the message itself (/body), else a named part. */
 typedef struct StoreBlob {
@@ -73,7 +73,7 @@ typedef struct StoreConfig {
 	Usec session_refresh; /* heartbeat of our session; 0: 30 s.  A session is dead after 10
 				 missed ones, and its leases are free again; ours counts itself
 				 out after 5 (store_is_leaseholder). */
-	unsigned crash_max;   /* attempts that died with their process before a row is held; 0: 3 */
+	unsigned crash_max;   /* attempts that died with their process before a row is held; 0: 10 */
 	GPtrArray *warnings;  /* store_open adds texts (char*) that an operator should read, such
 				 as a server that does not flush; NULL: not wanted */
 } StoreConfig;

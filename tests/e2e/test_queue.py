@@ -236,7 +236,7 @@ def test_garbage_collection(world):
 # ---- poison ----
 
 def test_poison_is_set_aside(world):
-    """Whoever tries this one dies; after three deaths it is held, and everything else flows."""
+    """Whoever tries this one dies; after ten deaths it is held, and everything else flows."""
     poison, fine = token(), token()
     deaths = []
 
@@ -250,7 +250,7 @@ def test_poison_is_set_aside(world):
     hop = world.hop(on_rcpt=on_rcpt)
     world.start()
     location = tool.submit(world, poison, "poison@one.example")
-    for _ in range(8):
+    for _ in range(14):
         try:
             world.router_server.popen.wait(timeout=6)
         except subprocess.TimeoutExpired:
@@ -259,7 +259,7 @@ def test_poison_is_set_aside(world):
         world.servers.remove(world.router_server)
         world.start()
     assert world.router_server.is_alive(), "it still dies"
-    assert 3 <= len(deaths) <= 5
+    assert 10 <= len(deaths) <= 12
     row = tool.show(world, tool.name_of(location))
     assert row["state"] == "held" and "crash" in row["held_reason"]
     tool.submit(world, fine, "bob@one.example")
