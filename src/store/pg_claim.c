@@ -63,6 +63,7 @@ typedef struct Claim {
 	GPtrArray *touched; /* char*: destinations whose `due` may be too early now */
 	GPtrArray *names;   /* char*: those with due rows */
 	GArray *due;        /* DueRow */
+	unsigned waiting;   /* suspects that were put off */
 } Claim;
 
 /* Looks at the destinations behind (*due, *name); sets *ret_more to false at the end. */
@@ -148,6 +149,16 @@ set_aside(Claim *claim, int64_t n, const char *id, const char *reason)
 	return pg_push(claim->pg, PG_TX_SET_ASIDE, &params, NULL, &claim->job->error);
 }
 
+/* A suspect that is not the only one. */
+static bool
+put_off(Claim *claim, int64_t n)
+{
+	g_auto(PgParams) params = {0};
+	pg_int(&params, n);
+	pg_int(&params, claim->job->time + SUSPECT_PAUSE(claim->waiting++));
+	return pg_push(claim->pg, PG_TX_PUT_OFF, &params, NULL, &claim->job->error);
+}
+
 /* What cannot be loaded for want of space or memory stays due. */
 static bool
 take_row(Claim *claim, const PgLoader *loader, const PGresult *result, int at, GArray *taken,
@@ -166,6 +177,11 @@ take_row(Claim *claim, const PgLoader *loader, const PGresult *result, int at, G
 	if (row->crashes >= claim->pg->crash_max) {
 		g_autofree char *why = g_strdup_printf("crashed %u times", row->crashes);
 		return set_aside(claim, n, row->id, why);
+	}
+	if (suspect_is(row, claim->pg->crash_max)) {
+		if (claim->pg->suspect.id != NULL)
+			return put_off(claim, n);
+		suspect_take(&claim->pg->suspect, row->id);
 	}
 	g_array_append_val(taken, n);
 	row->leased = true;

@@ -276,6 +276,7 @@ pg_free(Pg *pg)
 	pg_disconnect(pg);
 	pg_orphans_free(pg->orphans);
 	blob_ids_clear(&pg->ids);
+	g_free(pg->suspect.id);
 	g_array_unref(pg->pending);
 	g_array_unref(pg->claimed);
 	g_hash_table_unref(pg->waits);

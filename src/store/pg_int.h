@@ -101,6 +101,7 @@
 	X(TX_SELECT_N, "SELECT " PG_COLUMNS PG_OWNER " WHERE t.n=ANY($2::bigint[]) ORDER BY t.n")  \
 	X(TX_LEASE, "UPDATE tx SET session=$1, crashes=crashes+1, last_update=$2"                  \
 		    " WHERE n=ANY($3::bigint[])")                                                  \
+	X(TX_PUT_OFF, "UPDATE tx SET next_attempt=$2 WHERE n=$1")                                  \
 	X(TX_SET_ASIDE, "UPDATE tx SET held=true, held_reason=$2, last_update=$3 WHERE n=$1")      \
 	X(TX_STATE, "SELECT n, session, final_reason IS NOT NULL, destination, next_attempt, held" \
 		    " FROM tx WHERE id=$1 FOR UPDATE")                                             \
@@ -209,6 +210,7 @@ typedef struct Pg {
 	char *spill_dir; /* what `limits` names */
 	uint8_t *buffer; /* BLOB_CHUNK bytes */
 	BlobIds ids;
+	Suspect suspect;
 	int64_t next_blob, last_blob; /* ids that are ours to give; none: next > last */
 
 	PGconn *conn;          /* NULL: away */

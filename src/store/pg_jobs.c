@@ -12,7 +12,7 @@
 static void
 row_waits(Pg *pg, Job *job, const char *destination, int64_t next_attempt)
 {
-	job->due = next_attempt <= clock_wall_sec();
+	job->due |= next_attempt <= clock_wall_sec();
 	pg_add_wait(pg, destination, next_attempt);
 }
 
@@ -133,7 +133,8 @@ pg_updated(Pg *pg, Job *job, const PGresult *result)
 	else if (destination == NULL)
 		error_set(&job->error, K_ERROR_CONFLICT,
 			  "transaction %.96s is not leased by this process", row->id);
-	else if (!row->leased && row->final_reason == NULL)
+	job->due = !row->leased && suspect_end(&pg->suspect, row->id);
+	if (destination != NULL && !row->leased && row->final_reason == NULL)
 		row_waits(pg, job, destination, row->next_attempt);
 }
 

@@ -49,6 +49,7 @@ new_session(Pg *pg, GError **ret_error)
 		return false;
 	pg->session = pg_get_int(result, 0, 0);
 	pg->epoch = pg->group_no = 0;
+	g_clear_pointer(&pg->suspect.id, g_free);
 	pg_alive(pg, since);
 	return true;
 }

@@ -16,8 +16,9 @@ pg_of(Backend *backend)
 /* ---- ends of groups ---- */
 
 static void
-forget_group(Pg *pg)
+forget_group(Pg *pg, bool committed)
 {
+	suspect_settle(&pg->suspect, committed);
 	blob_ids_forget(&pg->ids, 0);
 	g_hash_table_remove_all(pg->ids.gone);
 	g_hash_table_remove_all(pg->waits);
@@ -34,7 +35,7 @@ rollback(Backend *backend)
 		ok = pg_push(pg, PG_ROLLBACK, NULL, NULL, NULL) && pg_sync(pg, NULL);
 	if (!ok)
 		pg_disconnect(pg);
-	forget_group(pg);
+	forget_group(pg, false);
 }
 
 /* Nobody would be served better by another try now: locked, too slow, the disk is full. */
@@ -108,7 +109,7 @@ try_all(Pg *pg, Job *jobs, GError **ret_error)
 	GroupEnd end = push_group(pg, jobs, ret_error);
 	if (end == GROUP_COMMITTED) {
 		pg_alive(pg, since);
-		forget_group(pg);
+		forget_group(pg, true);
 	} else {
 		rollback(&pg->backend);
 	}
@@ -161,6 +162,7 @@ static bool
 undo_member(Pg *pg, guint blobs)
 {
 	blob_ids_forget(&pg->ids, blobs);
+	suspect_settle(&pg->suspect, false);
 	return pg_recover(pg) && pg_push(pg, PG_ROLLBACK_TO, NULL, NULL, NULL) &&
 	       pg_push(pg, PG_RELEASE, NULL, NULL, NULL) && pg_drain(pg, NULL);
 }
@@ -197,7 +199,7 @@ commit(Backend *backend, GError **ret_error)
 	/* Here all jobs that have no error have their answers. */
 	GroupEnd end = end_group(pg, pg->group_jobs, ret_error);
 	if (end == GROUP_COMMITTED)
-		forget_group(pg);
+		forget_group(pg, true);
 	return end;
 }
 

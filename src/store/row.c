@@ -172,3 +172,36 @@ due_choose(GArray *due, unsigned limit)
 	if (due->len > limit)
 		g_array_set_size(due, limit);
 }
+
+/* ---- suspects ---- */
+
+bool
+suspect_is(const StoreRow *row, unsigned crash_max)
+{
+	return row->crashes > 0 && row->crashes + 1 >= crash_max;
+}
+
+void
+suspect_take(Suspect *suspect, const char *id)
+{
+	k_assert(suspect->id == NULL);
+	suspect->id = g_strdup(id);
+	suspect->fresh = true;
+}
+
+bool
+suspect_end(Suspect *suspect, const char *id)
+{
+	if (g_strcmp0(suspect->id, id) != 0)
+		return false;
+	g_clear_pointer(&suspect->id, g_free);
+	return true;
+}
+
+void
+suspect_settle(Suspect *suspect, bool committed)
+{
+	if (suspect->fresh && !committed)
+		g_clear_pointer(&suspect->id, g_free);
+	suspect->fresh = false;
+}

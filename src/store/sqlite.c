@@ -311,6 +311,8 @@ db_close(Db *db)
 	if (db->lock_fd >= 0)
 		close(db->lock_fd);
 	blob_ids_clear(&db->ids);
+	g_hash_table_unref(db->dues);
+	g_free(db->suspect.id);
 	g_free(db->buffer);
 	g_free(db->spill_dir);
 	g_free(db);
@@ -325,6 +327,7 @@ db_new(const StoreConfig *config)
 	db->backend.ops = &OPS;
 	db->lock_fd = -1;
 	blob_ids_init(&db->ids);
+	db->dues = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
 	db->buffer = g_malloc(BLOB_CHUNK);
 	db->crash_max = config->crash_max > 0 ? config->crash_max : STORE_CRASH_MAX;
 	db->spill_dir = g_strdup(config->blobs.spill_dir);
@@ -425,6 +428,7 @@ commit(Backend *backend, GError **ret_error)
 	if (!db_run(db, db_stmt(db, SQL_COMMIT), ret_error))
 		return GROUP_UNDONE;
 	blob_ids_publish(&db->ids);
+	suspect_settle(&db->suspect, true);
 	return GROUP_COMMITTED;
 }
 
@@ -436,6 +440,8 @@ rollback(Backend *backend)
 	if (db_in_transaction(db) && !db_run(db, db_stmt(db, SQL_ROLLBACK), NULL))
 		k_assert(!db_in_transaction(db));
 	blob_ids_forget(&db->ids, 0);
+	suspect_settle(&db->suspect, false);
+	db_forget_dues(db);
 }
 
 /* Undoes what the job did.  False: the database threw the whole transaction away. */
@@ -443,6 +449,8 @@ static bool
 undo_job(Db *db, guint blobs)
 {
 	blob_ids_forget(&db->ids, blobs);
+	suspect_settle(&db->suspect, false);
+	db_forget_dues(db);
 	return db_in_transaction(db) && db_run(db, db_stmt(db, SQL_ROLLBACK_TO), NULL) &&
 	       db_run(db, db_stmt(db, SQL_RELEASE), NULL);
 }

@@ -17,13 +17,37 @@
 
 #define WALK_PAGE 128 /* destinations read at once */
 
+/* ---- what is known of `dest`: only this connection writes it ---- */
+
+#define DUES_MAX 10000
+
+void
+db_forget_dues(Db *db)
+{
+	g_hash_table_remove_all(db->dues);
+}
+
+static void
+know_due(Db *db, const char *name, int64_t due)
+{
+	if (g_hash_table_size(db->dues) >= DUES_MAX)
+		db_forget_dues(db);
+	g_hash_table_replace(db->dues, g_strdup(name), g_memdup2(&due, sizeof due));
+}
+
 bool
 db_destination_due(Db *db, const char *name, int64_t due, GError **ret_error)
 {
+	const int64_t *known = g_hash_table_lookup(db->dues, name);
+	if (known != NULL && *known <= due)
+		return true;
 	sqlite3_stmt *stmt = db_stmt(db, SQL_DEST_DUE);
 	db_bind_text(stmt, 1, name);
 	db_bind_int(stmt, 2, due);
-	return db_run(db, stmt, ret_error);
+	if (!db_run(db, stmt, ret_error))
+		return false;
+	know_due(db, name, due);
+	return true;
 }
 
 /* ---- destinations ---- */
@@ -138,6 +162,7 @@ correct(Db *db, const char *name, GError **ret_error)
 	g_autoptr(GArray) front = g_array_new(FALSE, FALSE, sizeof(DueRow));
 	if (!front_of(db, name, 1, front, ret_error))
 		return false;
+	g_hash_table_remove(db->dues, name);
 	sqlite3_stmt *stmt = db_stmt(db, front->len > 0 ? SQL_DEST_SET : SQL_DEST_DROP);
 	db_bind_text(stmt, 1, name);
 	if (front->len > 0)
@@ -211,9 +236,19 @@ set_aside(Db *db, Job *job, int64_t n, const char *reason)
 	return mark_row(db, SQL_TX_SET_ASIDE, n, reason, &job->error);
 }
 
+/* A suspect that is not the only one. */
+static bool
+put_off(Db *db, Job *job, int64_t n, unsigned place)
+{
+	sqlite3_stmt *stmt = db_stmt(db, SQL_TX_PUT_OFF);
+	db_bind_int(stmt, 1, n);
+	db_bind_int(stmt, 2, job->time + SUSPECT_PAUSE(place));
+	return db_run(db, stmt, &job->error);
+}
+
 /* One due row.  What cannot be loaded for want of space or memory stays due. */
 static bool
-claim_row(const Loader *loader, Job *job, int64_t n, GError **ret_trouble)
+claim_row(const Loader *loader, Job *job, int64_t n, unsigned *ret_waiting, GError **ret_trouble)
 {
 	g_autoptr(GError) error = NULL;
 	Db *db = loader->db;
@@ -230,6 +265,11 @@ claim_row(const Loader *loader, Job *job, int64_t n, GError **ret_trouble)
 	if (row->crashes >= db->crash_max) {
 		g_autofree char *why = g_strdup_printf("crashed %u times", row->crashes);
 		return set_aside(db, job, n, why);
+	}
+	if (suspect_is(row, db->crash_max)) {
+		if (db->suspect.id != NULL)
+			return put_off(db, job, n, (*ret_waiting)++);
+		suspect_take(&db->suspect, row->id);
 	}
 	if (!mark_row(db, SQL_TX_LEASE, n, NULL, &job->error))
 		return false;
@@ -253,8 +293,9 @@ claim_rows(Db *db, Job *job, const GArray *due)
 	g_autoptr(GError) trouble = NULL;
 	job->rows = row_array_new();
 	bool ok = true;
+	unsigned waiting = 0;
 	for (guint i = 0; ok && i < due->len; i++)
-		ok = claim_row(&loader, job, g_array_index(due, DueRow, i).n, &trouble);
+		ok = claim_row(&loader, job, g_array_index(due, DueRow, i).n, &waiting, &trouble);
 	if (trouble != NULL && (!ok || job->rows->len == 0) && job->error == NULL) {
 		job->error = g_steal_pointer(&trouble);
 		return false;

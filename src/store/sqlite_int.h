@@ -27,6 +27,11 @@
 	" AND (?5 IS NULL OR substr(lower(rcpt),-length(?5))=?5)"                                  \
 	" AND (?6 IS NULL OR destination=?6) AND (?7=0 OR creation<?7) ORDER BY n LIMIT ?8"
 
+#define UPDATE_SQL                                                                                 \
+	"UPDATE tx SET responses=?2, attempts=?3, next_attempt=?4, leased=?5, version=?6,"         \
+	" final_reason=?7, last_update=?8, crashes=CASE ?5 WHEN 0 THEN 0 ELSE crashes END"         \
+	" WHERE id=?1 AND leased=1"
+
 #define COUNTS                                                                                     \
 	"WITH c (d, q, l, h, f, o) AS ("                                                           \
 	"SELECT destination, count(*), 0, 0, 0, min(creation) FROM tx WHERE " IS_WAITING           \
@@ -50,10 +55,9 @@
 		     " destination, held_reason, final_reason, creation, last_update,"             \
 		     " next_attempt, attempts, leased, version, held, crashes, body) VALUES"       \
 		     " (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20)")  \
-	X(TX_UPDATE, "UPDATE tx SET responses=?2, attempts=?3, next_attempt=?4, leased=?5,"        \
-		     " version=?6, final_reason=?7, last_update=?8,"                               \
-		     " crashes=CASE ?5 WHEN 0 THEN 0 ELSE crashes END"                             \
-		     " WHERE id=?1 AND leased=1 RETURNING destination")                            \
+	X(TX_UPDATE, UPDATE_SQL)                                                                   \
+	X(TX_GIVE_BACK, UPDATE_SQL " RETURNING destination")                                       \
+	X(TX_PUT_OFF, "UPDATE tx SET next_attempt=?2 WHERE n=?1")                                  \
 	X(TX_SELECT, "SELECT " TX_COLUMNS " FROM tx WHERE id=?1")                                  \
 	X(TX_SELECT_N, "SELECT " TX_COLUMNS " FROM tx WHERE n=?1")                                 \
 	X(TX_LEASE, "UPDATE tx SET leased=1, crashes=crashes+1, last_update=?2 WHERE n=?1")        \
@@ -122,7 +126,9 @@ typedef struct Db {
 	char *spill_dir;   /* what `limits` names */
 	int64_t next_blob; /* next free id */
 	BlobIds ids;
-	uint8_t *buffer; /* BLOB_CHUNK bytes */
+	Suspect suspect;
+	GHashTable *dues; /* char* -> int64_t*: what `dest` is known to say, at the latest */
+	uint8_t *buffer;  /* BLOB_CHUNK bytes */
 } Db;
 
 /* ---- sqlite.c ---- */
@@ -182,6 +188,8 @@ K_MUST_CHECK bool db_run_count(Db *db, Job *job);
 
 /* A row of that destination waits for that time. */
 K_MUST_CHECK bool db_destination_due(Db *db, const char *name, int64_t due, GError **ret_error);
+/* Something was undone: what is known about them may be wrong. */
+void db_forget_dues(Db *db);
 K_MUST_CHECK bool db_run_claim(Db *db, Job *job);
 
 /* ---- sqlite_jobs.c ---- */

@@ -33,7 +33,7 @@ insert_parts(Db *db, const StoreRow *row, int64_t n, GError **ret_error)
 static bool
 row_waits(Db *db, Job *job, const char *destination, int64_t next_attempt)
 {
-	job->due = next_attempt <= clock_wall_sec();
+	job->due |= next_attempt <= clock_wall_sec();
 	return db_destination_due(db, destination, next_attempt, &job->error);
 }
 
@@ -109,11 +109,12 @@ not_ours(Db *db, Job *job)
 			 "transaction %.96s is not leased by this process", job->row->id);
 }
 
+/* *ret_destination is set when the row waits from now on. */
 static bool
-run_update(Db *db, Job *job)
+write_update(Db *db, Job *job, bool waits, bool *ret_found, char **ret_destination)
 {
 	const StoreRow *row = job->row;
-	sqlite3_stmt *stmt = db_stmt(db, SQL_TX_UPDATE);
+	sqlite3_stmt *stmt = db_stmt(db, waits ? SQL_TX_GIVE_BACK : SQL_TX_UPDATE);
 	db_bind_text(stmt, 1, row->id);
 	db_bind_text(stmt, 2, row->responses);
 	db_bind_int(stmt, 3, row->attempts);
@@ -123,17 +124,26 @@ run_update(Db *db, Job *job)
 	db_bind_text(stmt, 7, row->final_reason);
 	db_bind_int(stmt, 8, clock_wall_sec());
 	int rc = db_step(db, stmt, &job->error);
-	g_autofree char *destination = rc == SQLITE_ROW
-					       ? g_strdup(
-							 (const char *)sqlite3_column_text(stmt, 0))
-					       : NULL;
+	if (rc == SQLITE_ROW)
+		*ret_destination = g_strdup((const char *)sqlite3_column_text(stmt, 0));
 	db_done(stmt);
-	if (rc == SQLITE_DONE)
-		return not_ours(db, job);
-	if (rc != SQLITE_ROW)
+	*ret_found = rc == SQLITE_ROW || (!waits && sqlite3_changes(db->handle) > 0);
+	return rc == SQLITE_ROW || rc == SQLITE_DONE;
+}
+
+static bool
+run_update(Db *db, Job *job)
+{
+	const StoreRow *row = job->row;
+	const bool waits = !row->leased && row->final_reason == NULL;
+	g_autofree char *destination = NULL;
+	bool found;
+	if (!write_update(db, job, waits, &found, &destination))
 		return false;
-	return row->leased || row->final_reason != NULL ||
-	       row_waits(db, job, destination, row->next_attempt);
+	if (!found)
+		return not_ours(db, job);
+	job->due = !row->leased && suspect_end(&db->suspect, row->id);
+	return !waits || row_waits(db, job, destination, row->next_attempt);
 }
 
 /* ---- cancel, act ---- */

@@ -13,7 +13,7 @@
 #define DESTINATIONS                                                                               \
 	"CREATE INDEX tx_waiting ON tx (destination, next_attempt, creation)"                      \
 	" WHERE " IS_WAITING ";"                                                                   \
-	"CREATE INDEX tx_leased ON tx (destination) WHERE " IS_LEASED ";"                          \
+	"CREATE INDEX tx_leased ON tx (leased) WHERE " IS_LEASED ";"                               \
 	"CREATE INDEX tx_held ON tx (destination) WHERE " IS_HELD ";"                              \
 	"CREATE INDEX tx_old ON tx (last_update, destination) WHERE " IS_FINAL ";"                 \
 	"CREATE TABLE dest (name TEXT NOT NULL PRIMARY KEY, due INTEGER NOT NULL) WITHOUT ROWID;"  \

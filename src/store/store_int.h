@@ -121,6 +121,25 @@ unsigned due_quota(unsigned limit, unsigned per_destination, unsigned destinatio
 /* Orders, and cuts to `limit`: first the first of each destination, then the second... */
 void due_choose(GArray *due, unsigned limit);
 
+/* ---- suspects ---- */
+
+/* All that a process had leased when it died has crashed once more, whoever was to blame.  So a row
+ * that one more crash would hold runs only while no other such row does: the next crash blames
+ * one.  Those that must wait for that are put off by some seconds, out of the way of others. */
+typedef struct Suspect {
+	char *id;   /* the one that runs in this process; NULL: none */
+	bool fresh; /* since this transaction */
+} Suspect;
+
+/* How long the n-th is put off, in seconds; when the one that runs has ended there is a hint. */
+#define SUSPECT_PAUSE(n) (1 + (int64_t)(n) / 8)
+
+bool suspect_is(const StoreRow *row, unsigned crash_max);
+void suspect_take(Suspect *suspect, const char *id);
+bool suspect_end(Suspect *suspect, const char *id); /* whether it is that one */
+/* The end of the transaction. */
+void suspect_settle(Suspect *suspect, bool committed);
+
 /* ---- backends ---- */
 
 typedef enum GroupEnd {

@@ -240,6 +240,38 @@ test_crash_of_first_attempt(void **state)
 	assert_claims(f, 200, "!poison: crashed 1 times");
 }
 
+/* When a process dies, all that it had under way has crashed; only one of those that have one
+ * crash left runs at a time, so the innocent are not held. */
+static void
+test_suspects(void **state)
+{
+	Fixture *f = *state;
+	insert_many(f, "m", "a@x", 1, 6);
+	insert(f, to("fresh", "b@y", 50));
+	for (int i = 0; i < 2; i++) {
+		assert_claims(f, 40, "m1 m2 m3 m4 m5 m6");
+		die(f);
+	}
+	assert_claims(f, 60, "m1 fresh");
+	assert_claims(f, 62, ""); /* m1 still runs */
+	assert_int_equal(give_back(f, "fresh", 0), OK);
+	die(f);
+	/* m1 is the one, and only it. */
+	g_autoptr(GString) all = g_string_new(NULL);
+	for (int i = 0; i < 5; i++) {
+		g_autofree char *got = claim(f, 1000 + 10 * i, 100, NULL);
+		char *held = strstr(got, "!m1: crashed 3 times");
+		assert_int_equal(held != NULL, i == 0);
+		if (held != NULL)
+			*held = '\0';
+		assert_int_equal(strlen(got), 2); /* one at a time */
+		assert_null(strstr(all->str, got));
+		g_string_append(all, got);
+		assert_int_equal(give_back(f, got, 0), OK);
+	}
+	assert_claims(f, 2000, "");
+}
+
 /* ---- operators ---- */
 
 static void
@@ -548,6 +580,7 @@ main(void)
 		STORE_TEST(test_leases),
 		STORE_TEST(test_crashes),
 		STORE_TEST(test_crash_of_first_attempt),
+		STORE_TEST(test_suspects),
 		STORE_TEST(test_act),
 		STORE_TEST(test_list),
 		STORE_TEST(test_list_limit),
