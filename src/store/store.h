@@ -73,9 +73,9 @@ typedef struct StoreConfig {
 	Usec session_refresh; /* heartbeat of our session; 0: 30 s.  A session is dead after 10
 				 missed ones, and its leases are free again; ours counts itself
 				 out after 5 (store_is_leaseholder). */
-	unsigned crash_max;   /* attempts that died with their process before a row is held; 0: 10 */
-	GPtrArray *warnings;  /* store_open adds texts (char*) that an operator should read, such
-				 as a server that does not flush; NULL: not wanted */
+	unsigned crash_max;  /* attempts that died with their process before a row is held; 0: 10 */
+	GPtrArray *warnings; /* store_open adds texts (char*) that an operator should read, such
+				as a server that does not flush; NULL: not wanted */
 } StoreConfig;
 
 /* Opens or creates the database and its schema, takes the lock against a second process (SQLite) or

@@ -166,7 +166,7 @@ bool tx_finish(Tx *tx, const char *final_attempt_reason);
  * be; later word replaces earlier. */
 void tx_set_durable(Tx *tx);
 void tx_refuse_durable(Tx *tx);
-void tx_retry_durable(Tx *tx); /* a refusal is forgotten: it is tried once more */
+void tx_retry_durable(Tx *tx);          /* a refusal is forgotten: it is tried once more */
 void tx_set_id(Tx *tx, const char *id); /* once; it is going to be a REST resource or a row */
 void tx_set_version(Tx *tx, uint64_t version); /* loading from the store; never downwards */
 
