@@ -256,7 +256,7 @@ expect(int fd, const char *line, int code)
 	}
 	int got = sock_reply(fd, &text);
 	if (got != code)
-		fail_msg("%s: %d %s", line, got, text);
+		fail_msg("%s: %d %s", line != NULL ? line : "the greeting", got, text);
 }
 
 static void
