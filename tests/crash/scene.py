@@ -121,7 +121,11 @@ class Scene:
         for server in servers:
             if restart and not server.is_alive():
                 server.start()
-        left = drain(load.ledger, self.sink, seconds)
+        left = drain(load.ledger, self.sink, seconds / 4)
+        if left:
+            released = sum(server.release_held() for server in servers if server.is_alive())
+            self.say(f"{released} rows were held and are released")
+            left = drain(load.ledger, self.sink, seconds)
         for server in servers:
             if server.is_alive():
                 code, took = server.end()
