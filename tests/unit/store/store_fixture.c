@@ -10,6 +10,7 @@ fixture_config(const Fixture *f)
 {
 	return (StoreConfig){.url = f->url,
 			     .busy_wait = BUSY_WAIT,
+			     .crash_max = 3,
 			     .blobs = {.memory_max = 100000, .spill_dir = f->dir}};
 }
 
