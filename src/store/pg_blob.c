@@ -7,7 +7,8 @@
 #include "base/error.h"
 #include "store/pg_int.h"
 
-#define IDS_AT_ONCE 1000 /* the sequence counts thousands */
+#define IDS_AT_ONCE   1000 /* the sequence counts thousands */
+#define SMALL_AT_ONCE 32   /* bodies of up to BLOB_CHUNK bytes in one answer */
 
 /* ---- writing ---- */
 
@@ -129,6 +130,19 @@ take_chunks(Pg *pg, int64_t id, Blob *blob, bool *ret_more, GError **ret_error)
 	return true;
 }
 
+/* The length and the first bytes. */
+static Blob *
+blob_of(Pg *pg, int64_t id, const PGresult *result, int row, GError **ret_error)
+{
+	int64_t len;
+	g_autoptr(Blob) blob = blob_new(&pg->limits);
+	if (!binary_int(result, row, 0, &len) || len < 0 || !blob_set_total(blob, (uint64_t)len))
+		damaged(id, "no valid length", ret_error);
+	else if (take_bytes(result, row, blob, ret_error))
+		return g_steal_pointer(&blob);
+	return NULL;
+}
+
 static Blob *
 start_blob(Pg *pg, int64_t id, GError **ret_error)
 {
@@ -137,15 +151,46 @@ start_blob(Pg *pg, int64_t id, GError **ret_error)
 	g_autoptr(PGresult) result = pg_query(pg, PG_BLOB_SELECT, &params, true, ret_error);
 	if (result == NULL)
 		return NULL;
-	int64_t len;
-	g_autoptr(Blob) blob = blob_new(&pg->limits);
-	if (PQntuples(result) == 0)
-		damaged(id, "missing", ret_error);
-	else if (!binary_int(result, 0, 0, &len) || len < 0 || !blob_set_total(blob, (uint64_t)len))
-		damaged(id, "no valid length", ret_error);
-	else if (take_bytes(result, 0, blob, ret_error))
-		return g_steal_pointer(&blob);
+	if (PQntuples(result) > 0)
+		return blob_of(pg, id, result, 0, ret_error);
+	damaged(id, "missing", ret_error);
 	return NULL;
+}
+
+/* What cannot be taken here is looked for again, alone, and fails there. */
+static bool
+take_small(Pg *pg, const GArray *ids, GHashTable *seen, GError **ret_error)
+{
+	g_auto(PgParams) params = {0};
+	pg_ints(&params, ids);
+	g_autoptr(PGresult) result = pg_query(pg, PG_BLOB_SMALL, &params, true, ret_error);
+	if (result == NULL)
+		return false;
+	for (int i = 0; i < PQntuples(result); i++) {
+		int64_t id;
+		Blob *blob = binary_int(result, i, 2, &id) ? blob_of(pg, id, result, i, NULL)
+							   : NULL;
+		if (blob == NULL)
+			continue;
+		blob_finalize(blob);
+		blob_ids_tell(&pg->ids, blob, id);
+		g_hash_table_insert(seen, g_memdup2(&id, sizeof id), blob);
+	}
+	return true;
+}
+
+bool
+pg_get_small(Pg *pg, const GArray *ids, GHashTable *seen, GError **ret_error)
+{
+	g_autoptr(GArray) slice = g_array_new(FALSE, FALSE, sizeof(int64_t));
+	for (guint i = 0; i < ids->len; i += SMALL_AT_ONCE) {
+		g_array_set_size(slice, 0);
+		g_array_append_vals(slice, &g_array_index(ids, int64_t, i),
+				    MIN(ids->len - i, SMALL_AT_ONCE));
+		if (!take_small(pg, slice, seen, ret_error))
+			return false;
+	}
+	return true;
 }
 
 Blob *

@@ -201,9 +201,9 @@ take_rows(Claim *claim, const PGresult *result, GArray *taken)
 	Job *job = claim->job;
 	g_autoptr(GHashTable)
 		seen = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free, blob_destroy);
-	const PgLoader loader = {.pg = claim->pg, .contents = true, .seen = seen};
+	g_auto(PgLoader) loader = {.pg = claim->pg, .contents = true, .seen = seen};
 	g_autoptr(GError) trouble = NULL;
-	bool ok = true;
+	bool ok = pg_load_parts(&loader, result, &job->error);
 	/* In the order of the choice. */
 	for (guint i = 0; ok && i < claim->due->len; i++) {
 		int64_t n = g_array_index(claim->due, DueRow, i).n;

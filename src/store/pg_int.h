@@ -147,7 +147,8 @@
 	  "SELECT due FROM dest WHERE name<>ALL($1::text[]) ORDER BY due, name LIMIT 1")           \
 	X(PART_INSERT, "INSERT INTO tx_blob (tx, seq, name, blob)"                                 \
 		       " SELECT n, $2, $3, $4 FROM tx WHERE id=$1")                                \
-	X(PART_SELECT, "SELECT name, blob FROM tx_blob WHERE tx=$1 ORDER BY seq")                  \
+	X(PART_SELECT, "SELECT tx, name, blob FROM tx_blob WHERE tx=ANY($1::bigint[])"             \
+		       " ORDER BY tx, seq")                                                        \
 	X(PART_BLOBS, "SELECT blob FROM tx_blob WHERE tx=ANY($1::bigint[])")                       \
 	X(PART_DELETE, "DELETE FROM tx_blob WHERE tx=ANY($1::bigint[])")                           \
 	X(REUSE_BODY, "SELECT body FROM tx WHERE id=$1")                                           \
@@ -160,6 +161,8 @@
 	X(CHUNK_DELETE, "DELETE FROM chunk WHERE blob IN"                                          \
 			" (SELECT id FROM blob WHERE id=ANY($1::bigint[]) AND refs<=0)")           \
 	X(BLOB_DELETE, "DELETE FROM blob WHERE id=ANY($1::bigint[]) AND refs<=0")                  \
+	X(BLOB_SMALL, "SELECT len, data, id FROM blob WHERE id=ANY($1::bigint[])"                  \
+		      " AND len=length(data)")                                                     \
 	X(BLOB_SELECT, "SELECT len, data FROM blob WHERE id=$1")                                   \
 	X(BLOB_IDS, "SELECT nextval('blob_id')")                                                   \
 	X(CHUNK_INSERT, "INSERT INTO chunk (blob, off, data) VALUES ($1,$2,$3)")                   \
@@ -338,6 +341,8 @@ K_MUST_CHECK bool pg_put_ref(Pg *pg, Blob *blob, int64_t id, GError **ret_error)
 K_MUST_CHECK bool pg_put_content(Pg *pg, Blob *blob, int64_t id, uint64_t offset,
 				 GError **ret_error);
 K_MUST_CHECK Blob *pg_get_blob(Pg *pg, int64_t id, GError **ret_error);
+/* Those of `ids` that have no chunks, into `seen` (int64_t* -> Blob*). */
+K_MUST_CHECK bool pg_get_small(Pg *pg, const GArray *ids, GHashTable *seen, GError **ret_error);
 
 /* ---- pg_rows.c ---- */
 
@@ -345,9 +350,15 @@ typedef struct PgLoader {
 	Pg *pg;
 	bool contents;
 	GHashTable *seen; /* int64_t* -> Blob*, or NULL */
+	PGresult *parts;  /* by pg_load_parts */
 } PgLoader;
 
-/* The row at `at` of a result with PG_COLUMNS.  K_ERROR_INPUT for a damaged one. */
+void pg_loader_clear(PgLoader *loader);
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(PgLoader, pg_loader_clear)
+/* For all rows of a result with PG_COLUMNS at once: the names of their parts, and with `seen` the
+ * bodies that are small. */
+K_MUST_CHECK bool pg_load_parts(PgLoader *loader, const PGresult *result, GError **ret_error);
+/* The row at `at` of that result.  K_ERROR_INPUT for a damaged one. */
 K_MUST_CHECK StoreRow *pg_load_row(const PgLoader *loader, const PGresult *result, int at,
 				   GError **ret_error);
 K_MUST_CHECK bool pg_run_load(Pg *pg, Job *job);

@@ -83,21 +83,50 @@ add_blob(const PgLoader *loader, StoreRow *row, const char *name, int64_t id, GE
 	return true;
 }
 
+/* The places of those of row `n`, which lie together. */
 static bool
 add_parts(const PgLoader *loader, StoreRow *row, int64_t n, GError **ret_error)
 {
-	g_auto(PgParams) params = {0};
-	pg_int(&params, n);
-	g_autoptr(PGresult)
-		result = pg_query(loader->pg, PG_PART_SELECT, &params, false, ret_error);
-	if (result == NULL)
-		return false;
-	for (int i = 0; i < PQntuples(result); i++) {
-		if (!add_blob(loader, row, pg_get_text(result, i, 0), pg_get_int(result, i, 1),
-			      ret_error))
+	const PGresult *parts = loader->parts;
+	for (int i = 0; i < PQntuples(parts); i++) {
+		if (pg_get_int(parts, i, 0) == n && !add_blob(loader, row, pg_get_text(parts, i, 1),
+							      pg_get_int(parts, i, 2), ret_error))
 			return false;
 	}
 	return true;
+}
+
+static void
+add_id(GArray *ids, const PGresult *result, int row, int column)
+{
+	int64_t id = pg_get_int(result, row, column);
+	if (PQgetisnull(result, row, column) == 0)
+		g_array_append_val(ids, id);
+}
+
+bool
+pg_load_parts(PgLoader *loader, const PGresult *result, GError **ret_error)
+{
+	g_autoptr(GArray) numbers = g_array_new(FALSE, FALSE, sizeof(int64_t));
+	g_autoptr(GArray) blobs = g_array_new(FALSE, FALSE, sizeof(int64_t));
+	for (int i = 0; i < PQntuples(result); i++) {
+		add_id(numbers, result, i, COL_N);
+		add_id(blobs, result, i, COL_BODY);
+	}
+	g_auto(PgParams) params = {0};
+	pg_ints(&params, numbers);
+	loader->parts = pg_query(loader->pg, PG_PART_SELECT, &params, false, ret_error);
+	if (loader->parts == NULL)
+		return false;
+	for (int i = 0; i < PQntuples(loader->parts); i++)
+		add_id(blobs, loader->parts, i, 2);
+	return loader->seen == NULL || pg_get_small(loader->pg, blobs, loader->seen, ret_error);
+}
+
+void
+pg_loader_clear(PgLoader *loader)
+{
+	PQclear(loader->parts);
 }
 
 StoreRow *
@@ -127,7 +156,7 @@ load_failed(Job *job)
 bool
 pg_run_load(Pg *pg, Job *job)
 {
-	const PgLoader loader = {.pg = pg, .contents = job->with_blobs};
+	g_auto(PgLoader) loader = {.pg = pg, .contents = job->with_blobs};
 	g_auto(PgParams) params = {0};
 	pg_int(&params, pg->session);
 	pg_text(&params, job->id);
@@ -136,6 +165,8 @@ pg_run_load(Pg *pg, Job *job)
 		return false;
 	if (PQntuples(result) == 0)
 		return job_not_found(job);
+	if (!pg_load_parts(&loader, result, &job->error))
+		return false;
 	StoreRow *row = pg_load_row(&loader, result, 0, &job->error);
 	if (row == NULL)
 		return load_failed(job);
@@ -208,7 +239,7 @@ pg_run_list(Pg *pg, Job *job)
 					  [STORE_FINAL] = PG_LIST_FINAL};
 	const StoreFilter *filter = &job->filter;
 	const char *const addresses[] = {filter->mail_from, filter->rcpt};
-	const PgLoader loader = {.pg = pg};
+	g_auto(PgLoader) loader = {.pg = pg};
 	int64_t after;
 	if (!find_after(pg, job, &after))
 		return false;
@@ -228,6 +259,8 @@ pg_run_list(Pg *pg, Job *job)
 	if (result == NULL)
 		return false;
 	job->rows = row_array_new();
+	if (!pg_load_parts(&loader, result, &job->error))
+		return false;
 	for (int i = 0; i < PQntuples(result); i++) {
 		g_autoptr(GError) error = NULL;
 		StoreRow *row = pg_load_row(&loader, result, i, &error);
