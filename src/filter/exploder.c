@@ -123,8 +123,10 @@ rcpt_start(Filter *filter, size_t index, const SenderConf *sender)
 static Response *
 rcpt_answer(const Rcpt *rcpt)
 {
-	const Response *mail = rcpt->tx->mail_response;
+	Response *mail = rcpt->tx->mail_response;
 	Response *response = tx_rcpt(rcpt->tx, 0)->response;
+	if (response_err(mail) && rcpt->tx->durable_refused)
+		return response_ref(mail); /* our own router: its reason is worth telling */
 	if (response_err(mail)) {
 		bool verbatim = response_perm(mail) && response_perm(response);
 		return verbatim ? response_ref(response) : response_new(mail->code, MAIL_FAILED);
@@ -144,7 +146,7 @@ rcpt_ask(Rcpt *rcpt)
 	if (response == NULL)
 		return;
 	bool ok = response_ok(response);
-	if (!ok && conf->msa && !response_perm(response)) {
+	if (!ok && conf->msa && !response_perm(response) && !rcpt->tx->durable_refused) {
 		rcpt->upgraded = true;
 		ok = true;
 		response_unref(response);

@@ -413,8 +413,8 @@ node_run(Node *node)
 		if (got == SIGHUP && node->gateway != NULL)
 			gateway_reload(node->gateway);
 	} while (got == SIGHUP || (got < 0 && errno == EINTR));
-	log_info(NULL, "server.stopping", LOG_I("signal", got));
 	drain(node);
+	log_info(NULL, "server.stopping", LOG_I("signal", got)); /* nothing new is taken on now */
 	Deadline until = clock_after(NODE_STOP_MAX);
 	const struct timespec pause = {.tv_nsec = 20 * 1000 * 1000};
 	unsigned quiet = 0; /* the counts lag by a turn: twice nothing is nothing */

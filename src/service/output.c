@@ -339,6 +339,8 @@ bool
 output_is_unkept(const Output *output)
 {
 	const Tx *tx = output->tx;
+	if (output->drained)
+		return true; /* an upload that has won the race to its end must not be told 200 */
 	return output->state == OUTPUT_DONE && output->row != ROW_STORED &&
 	       tx->final_attempt_reason == NULL && tx->durable_refused;
 }
@@ -356,9 +358,11 @@ output_complete(Output *output, RestDoneFn *done, void *arg)
 void
 output_drain(Output *output)
 {
-	if (output->origin == OUTPUT_FROM_REST && output_is_active(output->state) &&
-	    !tx_body_ready(output->tx))
-		tx_cancel(output->tx);
+	if (output->origin != OUTPUT_FROM_REST || !output_is_active(output->state) ||
+	    tx_body_ready(output->tx))
+		return;
+	output->drained = true;
+	tx_cancel(output->tx);
 }
 
 void

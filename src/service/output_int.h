@@ -40,6 +40,7 @@ struct Output {
 	bool released;    /* its user has gone */
 	bool dirty;       /* the row does not show the newest state yet */
 	bool deferred;    /* its destination has enough to do: the queue starts the first attempt */
+	bool drained;     /* cancelled by our own end, before its message was complete */
 	bool owes_notice; /* a bounce is to be on disk before the row says that this failed */
 	char *destination; /* counted there (service/destinations.h); NULL: not counted */
 	DestinationKind kind;

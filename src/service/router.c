@@ -137,9 +137,11 @@ static TxPort *
 refuse(Tx *tx, Response *response)
 {
 	/* Answered like a real port would: MAIL now or, if it comes later, never; the user's own
-	 * deadline covers that. */
+	 * deadline covers that.  Nor will anything be stored here: who asks for that need not wait.
+	 */
 	tx_answer_mail(tx, response_ref(response));
 	tx_fill_in_flight(tx, response);
+	tx_refuse_durable(tx);
 	response_unref(response);
 	return &refusal;
 }

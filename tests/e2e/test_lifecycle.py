@@ -60,6 +60,32 @@ def test_sigterm_says_421_to_idle_sessions(world):
     assert world.smtp_server.finish() == 0
 
 
+def test_sigterm_between_mail_and_rcpt(world):
+    """What can neither be relayed nor stored any more is refused at once, not after a deadline."""
+    world.start()
+    with Raw(world.submission) as client:
+        assert client.command(f"MAIL FROM:<{ALICE}>")[0] == 250
+        world.smtp_server.signal(signal.SIGTERM)
+        procs.wait_until(lambda: "server.stopping" in world.smtp_server.err(), "the stop")
+        begin = time.monotonic()
+        assert client.code(f"RCPT TO:<{ELSEWHERE}>") == 451
+        assert time.monotonic() - begin < 8
+    assert world.smtp_server.finish() == 0
+
+
+def test_sigterm_between_post_and_put(world):
+    """An upload that comes when its transaction has been given up is not told 200."""
+    world.start()
+    with Rest(world.router_url) as rest, Raw(world.ingress) as client:
+        assert client.code(f"MAIL FROM:<{ALICE}>") == 250  # holds up the end
+        location = rest.create(mail_from={"m": ALICE}, rcpt_to=[{"m": ELSEWHERE}]).headers["location"]
+        world.smtp_server.signal(signal.SIGTERM)
+        procs.wait_until(lambda: "reason=\"downstream cancelled\"" in world.smtp_server.err(),
+                         "the end of the transaction")
+        assert rest.call("PUT", location + "/body", message(token())).status == 503
+    assert world.smtp_server.finish() == 0
+
+
 @pytest.mark.threads
 def test_sigterm_while_busy(world, mode):
     """Each message that got its 250 has arrived once, or is in the store and arrives after the

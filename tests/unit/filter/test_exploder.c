@@ -489,6 +489,25 @@ test_upgraded_then_perm(void **state)
 	harness_free(h);
 }
 
+/* The router has no room, or is ending: that recipient is refused before any message comes. */
+static void
+test_store_refused_at_rcpt(void **state)
+{
+	(void)state;
+	Harness *h = setup(MSA);
+	harness_mail(h, "a@x");
+	harness_rcpt(h, "b@x");
+	harness_rcpt(h, "c@x");
+	harness_turn(h);
+	tx_answer_mail(harness_port(h, 0)->tx, response_new(451, "4.3.2 try again later"));
+	tx_refuse_durable(harness_port(h, 0)->tx);
+	answer(harness_port(h, 1), 250, 450);
+	harness_wait(h, has_rcpts);
+	assert_response(tx_rcpt(h->tx, 0)->response, "451 4.3.2 try again later");
+	assert_response(tx_rcpt(h->tx, 1)->response, RCPT_SF);
+	harness_free(h);
+}
+
 /* The router cannot store it: temporary, and no 250. */
 static void
 test_store_refused(void **state)
@@ -538,13 +557,21 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_table),         cmocka_unit_test(test_copies),
-		cmocka_unit_test(test_same_tag),      cmocka_unit_test(test_unknown_sender),
-		cmocka_unit_test(test_upstream_busy), cmocka_unit_test(test_partial_body),
-		cmocka_unit_test(test_cancel_mail),   cmocka_unit_test(test_cancel_data),
-		cmocka_unit_test(test_cancel_noop),   cmocka_unit_test(test_heartbeat),
-		cmocka_unit_test(test_late_answer),   cmocka_unit_test(test_upgraded_then_perm),
-		cmocka_unit_test(test_store_refused), cmocka_unit_test(test_mixed_refused),
+		cmocka_unit_test(test_table),
+		cmocka_unit_test(test_copies),
+		cmocka_unit_test(test_same_tag),
+		cmocka_unit_test(test_unknown_sender),
+		cmocka_unit_test(test_upstream_busy),
+		cmocka_unit_test(test_partial_body),
+		cmocka_unit_test(test_cancel_mail),
+		cmocka_unit_test(test_cancel_data),
+		cmocka_unit_test(test_cancel_noop),
+		cmocka_unit_test(test_heartbeat),
+		cmocka_unit_test(test_late_answer),
+		cmocka_unit_test(test_upgraded_then_perm),
+		cmocka_unit_test(test_store_refused),
+		cmocka_unit_test(test_mixed_refused),
+		cmocka_unit_test(test_store_refused_at_rcpt),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
