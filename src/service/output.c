@@ -27,6 +27,7 @@ output_destroy(void *arg)
 	g_array_unref(output->acks);
 	g_array_unref(output->cancels);
 	g_free(output->destination);
+	json_decref(output->former);
 	tx_unref(output->tx);
 	g_free(output);
 }
@@ -302,6 +303,7 @@ void
 output_set_row(Output *output, const StoreRow *row)
 {
 	output->row = ROW_STORED;
+	output->former = row_former(row);
 	output->creation = row->creation;
 	output->next_attempt = row->next_attempt;
 	output->destination = g_strdup(row->destination != NULL ? row->destination : "");

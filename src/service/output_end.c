@@ -11,11 +11,12 @@
 static const Response *
 deciding_response(const Tx *tx)
 {
+	const Response *rcpt = tx_rcpt_count(tx) == 1 ? tx_rcpt(tx, 0)->response : NULL;
 	if (response_err(tx->mail_response))
 		return tx->mail_response;
-	if (tx->data_response != NULL)
-		return tx->data_response;
-	return tx_rcpt_count(tx) > 0 ? tx_rcpt(tx, 0)->response : NULL;
+	if (response_err(rcpt) || tx->data_response == NULL)
+		return rcpt;
+	return tx->data_response;
 }
 
 void

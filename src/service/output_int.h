@@ -59,6 +59,7 @@ struct Output {
 	Deadline cancel_by; /* cancelled, but the attempt may still end by itself; 0: not */
 	bool gone;          /* out of the home; freed when the last store job is answered */
 	unsigned jobs;      /* store jobs under way */
+	json_t *former;                 /* row_former of the row it came from, or NULL */
 	int64_t creation, next_attempt; /* unix seconds */
 	Deadline started, changed;      /* the attempt; the last news from downstream */
 	Chain *chain;                   /* of the running attempt */

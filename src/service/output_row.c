@@ -326,7 +326,7 @@ void
 output_write(Output *output)
 {
 	output->dirty = true;
-	StoreRow *row = row_update_from_tx(output->tx);
+	StoreRow *row = row_update_from_tx(output->tx, output->former);
 	schedule_of(output, row);
 	output_job_begin(output);
 	store_update(output->home->router->store, row, on_written, output);
