@@ -1,16 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Preloaded into a server under test: while the file $KOUKAN_TEST_DISK/full exists, nothing can be
- * written to files in the folder $KOUKAN_TEST_DISK.
+/* Preloaded into a server under test, with a folder in $KOUKAN_TEST_FAULTS:
+ *
+ * FOLDER/full    while it exists nothing can be written to files in the folder
+ * FOLDER/clock   the wall clock is ahead by the seconds in this file, which may be negative
  *
  * Tests only; never part of the product. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/types.h>
+#include <time.h>
 #include <unistd.h>
 
 typedef ssize_t Write(int fd, const void *data, size_t len, off64_t at);
@@ -18,7 +22,7 @@ typedef ssize_t Write(int fd, const void *data, size_t len, off64_t at);
 static int
 is_full(int fd)
 {
-	const char *folder = getenv("KOUKAN_TEST_DISK");
+	const char *folder = getenv("KOUKAN_TEST_FAULTS");
 	char link[64], path[PATH_MAX + 8];
 	if (folder == NULL)
 		return 0;
@@ -45,6 +49,30 @@ ssize_t
 pwrite(int fd, const void *data, size_t len, off_t at)
 {
 	return write_at("pwrite", fd, data, len, at);
+}
+
+int
+clock_gettime(clockid_t clock, struct timespec *at)
+{
+	typedef int Get(clockid_t, struct timespec *);
+	static Get *real;
+	if (real == NULL)
+		real = (Get *)dlsym(RTLD_NEXT, "clock_gettime");
+	int rc = real(clock, at);
+	const char *folder = getenv("KOUKAN_TEST_FAULTS");
+	if (clock != CLOCK_REALTIME || folder == NULL)
+		return rc;
+	char path[PATH_MAX], text[32];
+	snprintf(path, sizeof(path), "%s/clock", folder);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t got = fd >= 0 ? read(fd, text, sizeof(text) - 1) : -1;
+	if (fd >= 0)
+		close(fd);
+	if (got > 0) {
+		text[got] = '\0';
+		at->tv_sec += strtol(text, NULL, 10);
+	}
+	return rc;
 }
 
 ssize_t
