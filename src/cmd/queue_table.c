@@ -179,6 +179,22 @@ print_responses(FILE *out, const json_t *responses)
 	print_response(out, "DATA", json_object_get(responses, "data_response"));
 }
 
+static void
+print_former(FILE *out, const json_t *former, int64_t now)
+{
+	if (json_array_size(former) == 0)
+		return;
+	fputs("attempts before:\n", out);
+	for (size_t i = 0; i < json_array_size(former); i++) {
+		const json_t *entry = json_array_get(former, i);
+		g_autofree char *number = number_cell(entry, "attempt");
+		g_autofree char *age = age_cell(entry, "ended", now);
+		g_autofree char *code = number_cell(entry, "code");
+		g_autofree char *text = cell(entry, "message", 1000);
+		fprintf(out, "  %-5s %s ago: %s %s\n", number, age, code, text);
+	}
+}
+
 void
 queue_table_row(FILE *out, const json_t *row)
 {
@@ -199,6 +215,7 @@ queue_table_row(FILE *out, const json_t *row)
 		created, "updated", updated, "attempts", attempts, "crashes", crashes,
 		"next_attempt", next);
 	print_responses(out, json_object_get(row, "responses"));
+	print_former(out, json_object_get(row, "former_attempts"), now);
 }
 
 static void

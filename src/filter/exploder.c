@@ -248,18 +248,30 @@ answer_nobody(Filter *filter)
 	answer_data(filter, response_new(temporary ? 450 : 550, RCPT_FAILED));
 }
 
+/* Is the router's word on a recipient that is to be stored still awaited? */
+static bool
+rcpt_is_storing(const Rcpt *rcpt)
+{
+	return rcpt->storing && !rcpt->tx->durable && !rcpt->refused &&
+	       !response_ok(rcpt->verdict);
+}
+
 /* Some recipients have the message and others have not: those are stored, so that the client does
- * not send it again to all.  False: that is under way. */
+ * not send it again to all.  One that failed for good while it was being stored counts as stored
+ * once its row is there, from which the notification follows.  False: that is under way. */
 static bool
 store_failed(const Exploder *exploder)
 {
 	bool done = true;
 	for (guint i = 0; i < exploder->rcpts->len; i++) {
 		Rcpt *rcpt = g_ptr_array_index(exploder->rcpts, i);
-		if (rcpt->state != ACCEPTED || response_ok(rcpt->verdict) || rcpt->storing)
+		if (rcpt->state != ACCEPTED || response_ok(rcpt->verdict))
 			continue;
-		rcpt_store(rcpt, g_steal_pointer(&rcpt->verdict));
-		done = false;
+		if (!rcpt->storing)
+			rcpt_store(rcpt, g_steal_pointer(&rcpt->verdict));
+		else if (rcpt_is_storing(rcpt))
+			rcpt->refused = rcpt->tx->durable_refused || clock_passed(rcpt->answer_by);
+		done &= !rcpt_is_storing(rcpt);
 	}
 	return done;
 }
@@ -413,8 +425,9 @@ arm(Filter *filter)
 	if (filter->down->data_response == NULL && !filter->down->cancelled) {
 		for (guint i = 0; i < exploder->rcpts->len; i++) {
 			const Rcpt *rcpt = g_ptr_array_index(exploder->rcpts, i);
-			bool waits = rcpt->state == ASKING || (rcpt->storing && !rcpt->verdict);
-			if (waits)
+			bool storing = rcpt->state == ACCEPTED && rcpt_is_storing(rcpt) &&
+				       (rcpt->verdict == NULL || exploder->mixed);
+			if (rcpt->state == ASKING || storing)
 				next = earlier(next, rcpt->answer_by);
 		}
 		if (!clock_passed(exploder->data_by))

@@ -8,6 +8,7 @@
 #include "base/json.h"
 #include "base/text.h"
 #include "http/route.h"
+#include "service/row.h"
 
 /* ---- filters ---- */
 
@@ -203,7 +204,12 @@ admin_row(const StoreRow *row, bool detail)
 	if (!detail)
 		return out;
 	json_object_set_new(out, "request", parsed_or_null(row->json));
-	json_object_set_new(out, "responses", parsed_or_null(row->responses));
+	json_t *responses = parsed_or_null(row->responses);
+	json_t *former = json_incref(json_object_get(responses, ROW_FORMER_KEY));
+	if (former != NULL)
+		(void)json_object_del(responses, ROW_FORMER_KEY);
+	json_object_set_new(out, "responses", responses);
+	json_object_set_new(out, "former_attempts", former != NULL ? former : json_array());
 	json_object_set_new(out, "message_builder", json_boolean(row->builder != NULL));
 	json_object_set_new(out, "parts", part_names(row));
 	return out;

@@ -51,8 +51,8 @@ original_header(const Tx *tx, size_t *ret_len)
 	return rendered != NULL ? blob_header(rendered, ret_len) : NULL;
 }
 
-static bool
-is_owed(const Tx *tx, const EndpointConf *endpoint, const char *mailer_daemon)
+bool
+bounce_is_owed(const Tx *tx, const EndpointConf *endpoint, const char *mailer_daemon)
 {
 	return tx->notification != NULL && endpoint->notification_sender != NULL &&
 	       mailer_daemon != NULL && !tx->cancelled && tx->mail_from != NULL &&
@@ -63,7 +63,7 @@ Tx *
 bounce_new(const Tx *tx, const EndpointConf *endpoint, const char *mailer_daemon, int64_t creation,
 	   BounceKind kind)
 {
-	if (!is_owed(tx, endpoint, mailer_daemon))
+	if (!bounce_is_owed(tx, endpoint, mailer_daemon))
 		return NULL;
 	const Response *failure = failure_of(tx);
 	uint64_t random[2];

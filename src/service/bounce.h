@@ -10,6 +10,9 @@ typedef enum BounceKind {
 	BOUNCE_DELAY, /* it is going to be tried again */
 } BounceKind;
 
+/* Does its sender have to hear from us that `tx` failed?  `mailer_daemon` NULL: nobody could say
+ * so. */
+bool bounce_is_owed(const Tx *tx, const EndpointConf *endpoint, const char *mailer_daemon);
 /* A new transaction from the null reverse-path to the sender of `tx`, with the finished
  * notification as its body and sender and tag of the chain's `notification`; NULL when none is
  * owed: not asked for, a notification itself, several recipients, nothing that failed. */

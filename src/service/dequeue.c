@@ -9,7 +9,6 @@
 
 #define POLL_INTERVAL      (1 * USEC_PER_SEC)
 #define CLAIM_MAX          100  /* rows at once */
-#define UNCONFIGURED_RETRY 3600 /* seconds; the operator may bring the sender back */
 #define NEVER              INT64_C(253402300799) /* the end of the year 9999 */
 #define CLASH_PAUSE        (10 * USEC_PER_MS)
 
@@ -168,6 +167,7 @@ claim(void *arg)
 	unsigned workers = workers_count(router->workers);
 	if (atomic_load(&router->draining))
 		return;
+	replan_watch(&router->replan, router);
 	if (router->claiming)
 		return; /* its answer asks again */
 	if (!store_is_leaseholder(router->store)) {

@@ -27,6 +27,7 @@ output_destroy(void *arg)
 	g_array_unref(output->acks);
 	g_array_unref(output->cancels);
 	g_free(output->destination);
+	json_decref(output->former);
 	tx_unref(output->tx);
 	g_free(output);
 }
@@ -59,8 +60,9 @@ output_remove(Output *output)
 	defer_cancel(&output->ack_defer);
 	timer_clear(&output->timer);
 	chain_free(g_steal_pointer(&output->chain));
-	static const RestVerdict yes = {.status = 200};
+	static const RestVerdict yes = {.status = 200}, no = {.status = 503};
 	output_run_acks(&output->cancels, &yes);
+	output_run_acks(&output->acks, output->row == ROW_STORED ? &yes : &no);
 	if (output->jobs == 0)
 		worker_reap(home->worker, output, output_destroy);
 }
@@ -246,9 +248,10 @@ static void
 on_timer(void *arg)
 {
 	Output *output = arg;
-	if (output->dirty) {
-		if (output->jobs == 0)
-			output_settle(output);
+	if (output->dirty && output->jobs > 0) {
+		timer_set(&output->timer, WRITE_AGAIN);
+	} else if (output->dirty) {
+		output_settle(output);
 	} else if (output->state == OUTPUT_DONE && output->jobs > 0) {
 		timer_set(&output->timer, WRITE_AGAIN); /* somebody waits for its row */
 	} else if (output->state == OUTPUT_DONE) {
@@ -278,6 +281,7 @@ output_new(RouterHome *home, Tx *tx, const SenderConf *sender, const EndpointCon
 	output->sender = sender;
 	output->endpoint = endpoint;
 	output->origin = origin;
+	output->promised = origin != OUTPUT_FROM_REST;
 	output->creation = clock_wall_sec();
 	output->acks = g_array_new(FALSE, FALSE, sizeof(Ack));
 	output->cancels = g_array_new(FALSE, FALSE, sizeof(Ack));
@@ -299,6 +303,7 @@ void
 output_set_row(Output *output, const StoreRow *row)
 {
 	output->row = ROW_STORED;
+	output->former = row_former(row);
 	output->creation = row->creation;
 	output->next_attempt = row->next_attempt;
 	output->destination = g_strdup(row->destination != NULL ? row->destination : "");
@@ -341,16 +346,24 @@ output_is_unkept(const Output *output)
 	const Tx *tx = output->tx;
 	if (output->drained)
 		return true; /* an upload that has won the race to its end must not be told 200 */
-	return output->state == OUTPUT_DONE && output->row != ROW_STORED &&
-	       tx->final_attempt_reason == NULL && tx->durable_refused;
+	if (output->state != OUTPUT_DONE || output->row == ROW_STORED || output->promised)
+		return false;
+	return tx->final_attempt_reason == NULL
+		       ? tx->durable_refused
+		       : g_str_equal(tx->final_attempt_reason, REASON_TIMEOUT);
 }
 
 void
 output_complete(Output *output, RestDoneFn *done, void *arg)
 {
-	if (output->state == OUTPUT_RUNNING || output->state == OUTPUT_WAITING) {
-		tx_retry_durable(output->tx); /* the client repeats an upload that was refused */
-		check_row(output);
+	if (output->row == ROW_NONE && !output->promised) {
+		/* The client may be repeating an upload that was refused. */
+		tx_retry_durable(output->tx);
+		output->refusal = (RestVerdict){0};
+		if (output->state == OUTPUT_RUNNING || output->state == OUTPUT_WAITING)
+			check_row(output);
+		if (output->state == OUTPUT_DONE && output->row == ROW_NONE)
+			output_settle(output);
 	}
 	output_add_ack(output, done, arg);
 }

@@ -72,7 +72,8 @@ typedef enum OutputWay {
 	OUTPUT_STAYS,   /* it works on it still, or has a result to write */
 } OutputWay;
 OutputWay output_make_way(Output *output);
-/* It ended for now without having been stored: nobody is responsible but the client. */
+/* It ended without an answer for good and without having been stored: nobody is responsible but the
+ * client. */
 bool output_is_unkept(const Output *output);
 /* The process is about to stop: a REST transaction without its whole message is cancelled. */
 void output_drain(Output *output);

@@ -11,11 +11,12 @@
 static const Response *
 deciding_response(const Tx *tx)
 {
+	const Response *rcpt = tx_rcpt_count(tx) == 1 ? tx_rcpt(tx, 0)->response : NULL;
 	if (response_err(tx->mail_response))
 		return tx->mail_response;
-	if (tx->data_response != NULL)
-		return tx->data_response;
-	return tx_rcpt_count(tx) > 0 ? tx_rcpt(tx, 0)->response : NULL;
+	if (response_err(rcpt) || tx->data_response == NULL)
+		return rcpt;
+	return tx->data_response;
 }
 
 void
@@ -51,24 +52,24 @@ output_linger(Output *output)
 	timer_set(&output->timer, MAX(output->home->router->config->cache_ttl, USEC_PER_SEC));
 }
 
-/* For a stored transaction that failed the id is made of its own: when the process dies between
- * the two rows, the notification that is repeated meets the one that is there already. */
+/* The id is made of the failed transaction's: whatever fails or dies in between, a notification
+ * that is repeated meets the one that is there already. */
 static char *
 bounce_id(const Output *output, BounceKind kind)
 {
-	if (kind == BOUNCE_FAILURE && output->row != ROW_NONE)
+	if (kind == BOUNCE_FAILURE)
 		return g_strconcat(output->tx->id, "-b", NULL);
 	return ids_tx_new(worker_index(output->home->worker), output->home->router->host.entropy);
 }
 
-Output *
+bool
 output_send_bounce(Output *output, BounceKind kind, RestDoneFn *done, void *arg)
 {
 	Router *router = output->home->router;
 	const char *daemon = router->config->mailer_daemon_mailbox;
 	g_autoptr(Tx) tx = bounce_new(output->tx, output->endpoint, daemon, output->creation, kind);
 	if (tx == NULL)
-		return NULL;
+		return false;
 	const SenderConf *sender = conf_model_sender(router->config->model, tx->sender_name,
 						     tx->sender_tag);
 	const EndpointConf *endpoint = sender != NULL && sender->output_chain != NULL
@@ -78,15 +79,13 @@ output_send_bounce(Output *output, BounceKind kind, RestDoneFn *done, void *arg)
 	if (endpoint == NULL) {
 		log_error(&((LogCtx){.tx = output->tx->id}), "bounce.no_sender",
 			  LOG_S("sender", tx->sender_name), LOG_S("tag", tx->sender_tag));
-		return NULL;
+		return false;
 	}
 	g_autofree char *id = bounce_id(output, kind);
-	if (rest_table_find(rest_table(&router->host, output->home->worker), id) != NULL) {
-		/* It is on its way. */
-		static const RestVerdict yes = {.status = 200};
-		if (done != NULL)
-			done(arg, &yes);
-		return output;
+	const Tx *former = rest_table_find(rest_table(&router->host, output->home->worker), id);
+	if (former != NULL) { /* it is on its way, or on disk */
+		output_add_ack(router_find(output->home, former), done, arg);
+		return true;
 	}
 	tx_set_id(tx, id);
 	/* A notification is tried as long as any message of that chain (B3). */
@@ -96,7 +95,7 @@ output_send_bounce(Output *output, BounceKind kind, RestDoneFn *done, void *arg)
 		 LOG_S("to", output->tx->mail_from->addr));
 	Output *bounce = output_new(output->home, tx, sender, endpoint, OUTPUT_FROM_QUEUE);
 	output_start(bounce, done, arg);
-	return bounce;
+	return true;
 }
 
 /* ---- a failure that its user makes ours afterwards (the exploder, answers of both kinds) ---- */
@@ -119,7 +118,7 @@ output_take_over_failure(Output *output)
 		tx_set_durable(tx); /* nobody to tell (RFC 5321 4.5.5) */
 		return;
 	}
-	if (output_send_bounce(output, BOUNCE_FAILURE, late_bounce_done, tx_ref(tx)) == NULL) {
+	if (!output_send_bounce(output, BOUNCE_FAILURE, late_bounce_done, tx_ref(tx))) {
 		tx_unref(tx);
 		tx_refuse_durable(tx);
 	}
@@ -130,6 +129,7 @@ output_take_over_failure(Output *output)
 void
 output_finish(Output *output, const char *reason)
 {
+	const Tx *tx = output->tx;
 	if (output->state == OUTPUT_DONE)
 		return;
 	if (reason != NULL)
@@ -138,17 +138,16 @@ output_finish(Output *output, const char *reason)
 	output_set_state(output, OUTPUT_DONE);
 	timer_cancel(&output->timer);
 	output_log_end(output, "tx.end", reason != NULL ? reason : ROW_ONESHOT);
-	bool keep = output->origin == OUTPUT_FROM_REST && !output_is_incremental(output) &&
-		    tx_body_ready(output->tx);
-	if (output->row != ROW_NONE) {
-		output->owes_notice = reason != NULL;
+	if (reason != NULL &&
+	    bounce_is_owed(tx, output->endpoint, output->home->router->config->mailer_daemon_mailbox))
+		output->notice = NOTICE_OWED;
+	/* A REST client that has not uploaded all of its message holds it still: what is owed then
+	 * is owed from the end of the upload on (output_complete). */
+	const bool whole = output->origin != OUTPUT_FROM_REST || tx_body_ready(tx);
+	if (output->row == ROW_NONE && response_ok(tx->data_response))
+		output_ack_now(output);
+	if (output->row != ROW_NONE || whole)
 		output_settle(output);
-	} else {
-		if (reason != NULL)
-			output_send_bounce(output, BOUNCE_FAILURE, NULL, NULL);
-		if (keep)
-			output_insert(output);
-	}
 	output_linger(output);
 }
 

@@ -22,6 +22,16 @@ typedef enum RowState {
 	ROW_STORED
 } RowState;
 
+/* Its sender is to hear from us that it has failed. */
+typedef enum NoticeState {
+	NOTICE_NONE,    /* nothing is owed (yet) */
+	NOTICE_OWED,    /* a notification is to be on disk before all else; with a row it is tried
+			   again and again, without one the client that still holds the message
+			   decides */
+	NOTICE_WRITING, /* on its way there */
+	NOTICE_STORED
+} NoticeState;
+
 /* Somebody who waits until the transaction may be acknowledged. */
 typedef struct Ack {
 	RestDoneFn *done;
@@ -41,12 +51,16 @@ struct Output {
 	bool dirty;       /* the row does not show the newest state yet */
 	bool deferred;    /* its destination has enough to do: the queue starts the first attempt */
 	bool drained;     /* cancelled by our own end, before its message was complete */
-	bool owes_notice; /* a bounce is to be on disk before the row says that this failed */
+	bool promised;    /* its client has been told that we have the whole message */
+	NoticeState notice;
+	RestVerdict refusal; /* the store did not take it, and the next hop's word is awaited: what
+				to answer if that is no 2xx; status 0: not so */
 	char *destination; /* counted there (service/destinations.h); NULL: not counted */
 	DestinationKind kind;
 	Deadline cancel_by; /* cancelled, but the attempt may still end by itself; 0: not */
 	bool gone;          /* out of the home; freed when the last store job is answered */
 	unsigned jobs;      /* store jobs under way */
+	json_t *former;                 /* row_former of the row it came from, or NULL */
 	int64_t creation, next_attempt; /* unix seconds */
 	Deadline started, changed;      /* the attempt; the last news from downstream */
 	Chain *chain;                   /* of the running attempt */
@@ -89,18 +103,19 @@ void output_take_over_failure(Output *output);
 /* Done and nobody looks: it goes.  Readers over REST may look for a while. */
 void output_linger(Output *output);
 void output_log_end(const Output *output, const char *event, const char *reason);
-/* The notification of `output`, under way; NULL when none is owed or can be made.  `done` (may be
- * NULL) is told when it is on disk. */
-Output *output_send_bounce(Output *output, BounceKind kind, RestDoneFn *done, void *arg);
+/* The notification of `output` is under way; false when none is owed or can be made.  `done` (may be
+ * NULL) is told when it is on disk, never inside the call. */
+bool output_send_bounce(Output *output, BounceKind kind, RestDoneFn *done, void *arg);
 
 /* output_row.c */
 void output_insert(Output *output);
 void output_write(Output *output);
 /* The row says "final" once the notification, if one is owed, is on disk: whatever fails or dies
- * between the two repeats the notification instead of losing it. */
+ * between the two repeats the notification instead of losing it.  Without a row the same goes for
+ * the acknowledgement. */
 void output_settle(Output *output);
-/* Waits for the row when there is, or will be, one; else the answer comes at the end of the turn.
- */
+/* Waits for the row when there is, or will be, one; else for what makes the acknowledgement true
+ * all the same; else the answer comes at the end of the turn. */
 void output_add_ack(Output *output, RestDoneFn *done, void *arg);
 void output_ack_now(void *output);
 void output_run_acks(GArray **list, const RestVerdict *verdict);

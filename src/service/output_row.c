@@ -18,6 +18,37 @@ output_run_acks(GArray **list, const RestVerdict *verdict)
 	}
 }
 
+/* Without a row an acknowledgement is true once the next hop has taken the message, or once its
+ * sender's notification is stored. */
+static bool
+ack_must_wait(const Output *output)
+{
+	if (output->row != ROW_NONE)
+		return output->row == ROW_WRITING;
+	return output->notice == NOTICE_WRITING ||
+	       (output->refusal.status != 0 && output->state == OUTPUT_RUNNING);
+}
+
+static void
+run_yes(Output *output)
+{
+	static const RestVerdict yes = {.status = 200};
+	if (output->acks->len > 0 && tx_body_ready(output->tx))
+		output->promised = true;
+	output_run_acks(&output->acks, &yes);
+}
+
+/* The client has no promise of us and may ask again. */
+static void
+leave_to_client(Output *output, const RestVerdict *no)
+{
+	const RestVerdict verdict = *no;
+	output->refusal = (RestVerdict){0};
+	output->dirty = false;
+	output_run_acks(&output->acks, &verdict);
+	output_linger(output);
+}
+
 /* The first attempt of a REST client's transaction starts behind the 201, which thus shows the
  * transaction as it was created. */
 void
@@ -27,9 +58,9 @@ output_ack_now(void *arg)
 	Output *output = arg;
 	if (!output_is_active(output->state))
 		output_run_acks(&output->cancels, &yes);
-	if (output->row == ROW_WRITING)
+	if (ack_must_wait(output))
 		return;
-	output_run_acks(&output->acks, &yes);
+	run_yes(output);
 	if (!output->gone && output->state == OUTPUT_COMMITTING && !output->deferred)
 		output_start_attempt(output);
 }
@@ -41,7 +72,7 @@ output_add_ack(Output *output, RestDoneFn *done, void *arg)
 		return;
 	const Ack ack = {done, arg};
 	g_array_append_val(output->acks, ack);
-	if (output->row != ROW_WRITING)
+	if (!ack_must_wait(output))
 		defer_queue(worker_defers(output->home->worker), &output->ack_defer);
 }
 
@@ -53,28 +84,60 @@ on_noticed(void *arg, const RestVerdict *verdict)
 	Output *output = arg;
 	if (!output_job_end(output))
 		return;
-	if (verdict->status != 200) {
-		timer_set(&output->timer, WRITE_AGAIN);
+	if (verdict->status == 200) {
+		output->notice = NOTICE_STORED;
+		if (output->row == ROW_NONE)
+			run_yes(output);
+		output_settle(output);
 		return;
 	}
-	output->owes_notice = false;
-	output_settle(output);
+	output->notice = NOTICE_OWED;
+	if (output->row == ROW_NONE && !output->promised)
+		leave_to_client(output, verdict);
+	else
+		timer_set(&output->timer, WRITE_AGAIN);
+}
+
+/* Readers find how it ended after a restart, too.  What was refused to its client is not kept. */
+static bool
+is_kept(const Output *output)
+{
+	return output->origin == OUTPUT_FROM_REST && !output_is_incremental(output) &&
+	       tx_body_ready(output->tx) && (output->promised || !output->tx->durable_refused);
+}
+
+static void
+settle_unstored(Output *output)
+{
+	output->dirty = false;
+	if (is_kept(output)) {
+		output_insert(output);
+		output_linger(output);
+	} else if (output->refusal.status != 0 && !output->promised) {
+		leave_to_client(output, &output->refusal);
+	} else {
+		output_linger(output);
+	}
 }
 
 void
 output_settle(Output *output)
 {
+	if (output->notice == NOTICE_WRITING)
+		return; /* its answer comes back here */
 	output->dirty = true;
-	if (!output->owes_notice) {
-		output_write(output);
-		return;
+	if (output->notice == NOTICE_OWED) {
+		output->notice = NOTICE_WRITING;
+		output_job_begin(output);
+		if (output_send_bounce(output, BOUNCE_FAILURE, on_noticed, output))
+			return;
+		output->jobs--;
+		output->notice = NOTICE_NONE;
 	}
-	output_job_begin(output);
-	if (output_send_bounce(output, BOUNCE_FAILURE, on_noticed, output) != NULL)
-		return;
-	output->jobs--;
-	output->owes_notice = false;
-	output_write(output);
+	if (output->row != ROW_NONE)
+		output_write(output);
+	else
+		settle_unstored(output);
 }
 
 /* ---- the row ---- */
@@ -101,6 +164,56 @@ stored_before(Output *output)
 	output_remove(output);
 }
 
+/* Nothing has been done with it yet, and whoever asked holds it still. */
+static void
+refuse_creation(Output *output, const RestVerdict *no)
+{
+	output_run_acks(&output->acks, no);
+	if (output->origin != OUTPUT_FROM_PORT) {
+		output_set_state(output, OUTPUT_DONE);
+		output_remove(output);
+		return;
+	}
+	g_autoptr(Response) response = no->status == 507
+					       ? response_new(452, "4.3.1 insufficient system "
+								   "storage")
+					       : response_new(451, "4.3.0 message cannot be stored");
+	tx_fill_in_flight(output->tx, response);
+	output_finish(output, NULL);
+}
+
+/* The message may be on its way to the next hop, or there already: a client that is told to repeat
+ * it would send it twice, so that hop's word decides. */
+static void
+refuse_upload(Output *output, const RestVerdict *no)
+{
+	if (output->state == OUTPUT_RUNNING || output->notice == NOTICE_WRITING) {
+		output->refusal = *no;
+		return;
+	}
+	if (output->state == OUTPUT_DONE) {
+		if (response_ok(output->tx->data_response) || output->notice == NOTICE_STORED)
+			run_yes(output);
+		if (!output->promised)
+			leave_to_client(output, no);
+		return;
+	}
+	output_run_acks(&output->acks, no);
+	if (output->state == OUTPUT_PARKED) /* in the hope of a row */
+		output_remove(output);
+}
+
+/* The user of the port has gone. */
+static void
+abandon(Output *output)
+{
+	if (output->state == OUTPUT_WAITING)
+		output_set_state(output, OUTPUT_DONE);
+	if (output->state == OUTPUT_DONE && output->notice != NOTICE_OWED &&
+	    output->notice != NOTICE_WRITING)
+		output_remove(output);
+}
+
 static void
 insert_refused(Output *output, const GError *error)
 {
@@ -116,20 +229,13 @@ insert_refused(Output *output, const GError *error)
 	const RestVerdict no = {.status = full ? 507 : 503,
 				.text = full ? "no space to store the message"
 					     : "the message cannot be stored now"};
-	output_run_acks(&output->acks, &no);
 	tx_refuse_durable(output->tx);
-	if (output->state == OUTPUT_COMMITTING) {
-		g_autoptr(Response) response = response_new(
-			full ? 452 : 451, full ? "4.3.1 insufficient system storage"
-					       : "4.3.0 message cannot be stored");
-		tx_fill_in_flight(output->tx, response);
-		output_finish(output, NULL);
-	} else if (output->state == OUTPUT_DONE && output->released) {
-		output_remove(output);
-	} else if (output->state == OUTPUT_WAITING && output->released) {
-		output_set_state(output, OUTPUT_DONE);
-		output_remove(output);
-	}
+	if (output->state == OUTPUT_COMMITTING)
+		refuse_creation(output, &no);
+	else if (output->origin == OUTPUT_FROM_REST)
+		refuse_upload(output, &no);
+	else if (output->released)
+		abandon(output);
 }
 
 static void
@@ -220,7 +326,7 @@ void
 output_write(Output *output)
 {
 	output->dirty = true;
-	StoreRow *row = row_update_from_tx(output->tx);
+	StoreRow *row = row_update_from_tx(output->tx, output->former);
 	schedule_of(output, row);
 	output_job_begin(output);
 	store_update(output->home->router->store, row, on_written, output);

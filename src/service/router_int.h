@@ -6,6 +6,7 @@
 #include "service/destinations.h"
 #include "service/gc.h"
 #include "service/output.h"
+#include "service/replan.h"
 #include "service/router.h"
 
 /* The router's part of one worker; touched by that worker alone, but for `active`. */
@@ -34,10 +35,12 @@ struct Router {
 	/* dequeue and garbage collection, worker 0 only */
 	Timer poll;
 	bool started, claiming;
+	Replan replan;
 	Gc gc;
 };
 
-#define ROUTER_ACTIVE_MIN 1000 /* least cap of active transactions of one worker */
+#define UNCONFIGURED_RETRY 3600 /* seconds until a row whose sender is gone is looked at again */
+#define ROUTER_ACTIVE_MIN  1000 /* least cap of active transactions of one worker */
 
 static inline RouterHome *
 router_home(Router *router, const Worker *worker)

@@ -33,11 +33,17 @@ row_add_body(StoreRow *row, const TxBody *body)
 }
 
 StoreRow *
-row_update_from_tx(const Tx *tx)
+row_update_from_tx(const Tx *tx, const json_t *former)
 {
 	StoreRow *row = store_row_new();
 	row->id = g_strdup(tx->id);
-	row->responses = print_and_free(tx_to_json(tx, TX_JSON_ATTEMPT, NULL, NULL));
+	json_t *responses = tx_to_json(tx, TX_JSON_ATTEMPT, NULL, NULL);
+	if (former != NULL) {
+		if (responses == NULL)
+			responses = json_object();
+		json_object_set(responses, ROW_FORMER_KEY, (json_t *)(uintptr_t)former);
+	}
+	row->responses = print_and_free(responses);
 	row->attempts = tx->attempt_count;
 	row->version = tx->version;
 	row->final_reason = g_strdup(tx->final_attempt_reason);
@@ -47,7 +53,7 @@ row_update_from_tx(const Tx *tx)
 StoreRow *
 row_from_tx(const Tx *tx)
 {
-	StoreRow *row = row_update_from_tx(tx);
+	StoreRow *row = row_update_from_tx(tx, NULL);
 	row->sender = g_strdup(tx->sender_name);
 	row->tag = g_strdup(tx->sender_tag);
 	row->json = print_and_free(tx_to_json(tx, TX_JSON_STORE, NULL, NULL));
@@ -70,6 +76,58 @@ static json_t *
 parse(const char *what, const char *text, GError **ret_error)
 {
 	return json_parse(what, text, strlen(text), ret_error);
+}
+
+static bool
+answer_failed(const json_t *answer)
+{
+	return json_is_object(answer) &&
+	       json_integer_value(json_object_get(answer, "code")) / 100 != 2;
+}
+
+/* The answer that decided an attempt: a failed MAIL, else a failed recipient, else that to the
+ * message. */
+static const json_t *
+deciding_answer(const json_t *responses)
+{
+	const json_t *mail = json_object_get(responses, "mail_response");
+	const json_t *rcpt = json_array_get(json_object_get(responses, "rcpt_response"), 0);
+	if (answer_failed(mail))
+		return mail;
+	return answer_failed(rcpt) ? rcpt : json_object_get(responses, "data_response");
+}
+
+static json_t *
+attempt_entry(const StoreRow *row, const json_t *responses)
+{
+	const json_t *answer = deciding_answer(responses);
+	const char *message = json_get_str(answer, "message");
+	g_autofree char *cut = g_strndup(message != NULL ? message : "", ROW_FORMER_TEXT_MAX);
+	const char *end = cut;
+	(void)g_utf8_validate(cut, -1, &end); /* not in the middle of a character */
+	return json_pack("{s:i, s:I, s:I, s:s%}", "attempt", row->attempts, "ended",
+			 (json_int_t)row->last_update, "code",
+			 json_integer_value(json_object_get(answer, "code")), "message", cut,
+			 (size_t)(end - cut));
+}
+
+json_t *
+row_former(const StoreRow *row)
+{
+	if (row->attempts == 0 || row->responses == NULL)
+		return NULL;
+	g_autoptr(json_t) responses =
+		json_parse("responses", row->responses, strlen(row->responses), NULL);
+	if (!json_is_object(responses))
+		return NULL;
+	const json_t *before = json_object_get(responses, ROW_FORMER_KEY);
+	json_t *former = json_array();
+	size_t count = json_array_size(before);
+	size_t first = count >= ROW_FORMER_MAX ? count - (ROW_FORMER_MAX - 1) : 0;
+	for (size_t i = first; i < count; i++)
+		json_array_append(former, json_array_get(before, i));
+	json_array_append_new(former, attempt_entry(row, responses));
+	return former;
 }
 
 /* A row read without contents names its blobs only. */
@@ -129,6 +187,8 @@ row_to_tx(const StoreRow *row, Tx *tx, GError **ret_error)
 	tx_set_attempt_count(tx, row->attempts);
 	if (row->responses != NULL) {
 		g_autoptr(json_t) responses = parse("responses", row->responses, ret_error);
+		if (json_is_object(responses))
+			(void)json_object_del(responses, ROW_FORMER_KEY);
 		if (responses == NULL || !tx_attempt_from_json(tx, responses, ret_error))
 			return false;
 	}

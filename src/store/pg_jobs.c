@@ -228,6 +228,26 @@ run_act(Pg *pg, Job *job)
 			job->action == STORE_RETRY_NOW ? clock_wall_sec() : state.next_attempt);
 }
 
+/* ---- planned by a clock that was ahead ---- */
+
+static bool
+run_replan(Pg *pg, Job *job)
+{
+	g_auto(PgParams) params = {0};
+	int64_t now = clock_wall_sec();
+	pg_int(&params, now);
+	pg_int(&params, MAX(job->time, now));
+	pg_int(&params, job->limit);
+	g_autoptr(PGresult) result = pg_query(pg, PG_TX_REPLAN, &params, false, &job->error);
+	if (result == NULL)
+		return false;
+	for (int i = 0; i < PQntuples(result); i++) {
+		row_waits(pg, job, pg_get_text(result, i, 0), now);
+		job->count += (uint64_t)pg_get_int(result, i, 1);
+	}
+	return true;
+}
+
 /* ---- collect ---- */
 
 /* Adds the ids in one column; NULLs are none. */
@@ -290,7 +310,7 @@ pg_run_job(Pg *pg, Job *job)
 		[JOB_INSERT] = run_insert,   [JOB_UPDATE] = run_update,  [JOB_CLAIM] = pg_run_claim,
 		[JOB_LOAD] = pg_run_load,    [JOB_REUSE] = pg_run_reuse, [JOB_CANCEL] = run_cancel,
 		[JOB_COLLECT] = run_collect, [JOB_ACT] = run_act,        [JOB_LIST] = pg_run_list,
-		[JOB_COUNT] = pg_run_count,
+		[JOB_COUNT] = pg_run_count,  [JOB_REPLAN] = run_replan,
 	};
 	_Static_assert(G_N_ELEMENTS(RUN) == JOB_KINDS, "one function each");
 	return RUN[job->kind](pg, job);

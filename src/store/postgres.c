@@ -82,7 +82,7 @@ static bool
 breaks_group(const Pg *pg, const Job *job)
 {
 	return pg->failed || pg->aborted || job->kind == JOB_INSERT || job->kind == JOB_CLAIM ||
-	       job->kind == JOB_COLLECT;
+	       job->kind == JOB_COLLECT || job->kind == JOB_REPLAN;
 }
 
 static GroupEnd

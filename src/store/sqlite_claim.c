@@ -331,3 +331,25 @@ db_run_claim(Db *db, Job *job)
 	}
 	return find_next_due(db, job);
 }
+
+/* ---- planned by a clock that was ahead ---- */
+
+bool
+db_run_replan(Db *db, Job *job)
+{
+	int64_t now = clock_wall_sec();
+	sqlite3_stmt *stmt = db_stmt(db, SQL_TX_REPLAN);
+	db_bind_int(stmt, 1, now);
+	db_bind_int(stmt, 2, MAX(job->time, now));
+	db_bind_int(stmt, 3, job->limit);
+	if (!db_run(db, stmt, &job->error))
+		return false;
+	job->count = (uint64_t)sqlite3_changes(db->handle);
+	if (job->count == 0)
+		return true;
+	job->due = true;
+	db_forget_dues(db);
+	stmt = db_stmt(db, SQL_DEST_REPLAN);
+	db_bind_int(stmt, 1, now);
+	return db_run(db, stmt, &job->error);
+}

@@ -69,6 +69,8 @@
 	X(TX_HOLD, "UPDATE tx SET held=1, held_reason=?2, last_update=?3 WHERE n=?1")              \
 	X(TX_FREE, "UPDATE tx SET held=0, held_reason=NULL, crashes=0, next_attempt=?2,"           \
 		   " last_update=?3 WHERE n=?1")                                                   \
+	X(TX_REPLAN, "UPDATE tx SET next_attempt=?1 WHERE n IN (SELECT n FROM tx INDEXED BY"        \
+		     " tx_waiting WHERE " IS_WAITING " AND next_attempt>?2 LIMIT ?3)")             \
 	X(TX_OLD, "SELECT n, body FROM tx WHERE " IS_FINAL " AND last_update<?1"                   \
 		  " ORDER BY last_update LIMIT ?2")                                                \
 	X(TX_DELETE, "DELETE FROM tx WHERE n=?1")                                                  \
@@ -81,6 +83,8 @@
 		     " ORDER BY next_attempt, creation, n LIMIT ?2")                               \
 	X(DEST_SET, "UPDATE dest SET due=?2 WHERE name=?1")                                        \
 	X(DEST_DROP, "DELETE FROM dest WHERE name=?1")                                             \
+	X(DEST_REPLAN, "UPDATE dest SET due=?1 WHERE due>?1 AND name IN (SELECT destination FROM"  \
+		       " tx INDEXED BY tx_waiting WHERE " IS_WAITING " AND next_attempt=?1)")      \
 	X(PART_INSERT, "INSERT INTO tx_blob (tx, seq, name, blob) VALUES (?1,?2,?3,?4)")           \
 	X(PART_SELECT, "SELECT name, blob FROM tx_blob WHERE tx=?1 ORDER BY seq")                  \
 	X(PART_DELETE, "DELETE FROM tx_blob WHERE tx=?1")                                          \
@@ -191,6 +195,7 @@ K_MUST_CHECK bool db_destination_due(Db *db, const char *name, int64_t due, GErr
 /* Something was undone: what is known about them may be wrong. */
 void db_forget_dues(Db *db);
 K_MUST_CHECK bool db_run_claim(Db *db, Job *job);
+K_MUST_CHECK bool db_run_replan(Db *db, Job *job);
 
 /* ---- sqlite_jobs.c ---- */
 

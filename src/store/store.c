@@ -634,6 +634,15 @@ store_collect(Store *store, int64_t before, unsigned limit, StoreFn *fn, void *a
 }
 
 void
+store_replan(Store *store, int64_t horizon, unsigned limit, StoreFn *fn, void *arg)
+{
+	Job *job = job_new(JOB_REPLAN, NULL, fn, arg);
+	job->time = horizon;
+	job->limit = limit;
+	submit(store, job);
+}
+
+void
 store_act(Store *store, const char *id, StoreAction action, const char *reason, StoreFn *fn,
 	  void *arg)
 {

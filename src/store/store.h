@@ -101,7 +101,7 @@ typedef struct StoreResult {
 	GPtrArray *rows;    /* StoreRow*; NULL where a job returns none */
 	int64_t next_due;   /* store_claim: unix seconds of the earliest row still waiting, those of
 			       `busy` destinations left out; 0: none */
-	uint64_t count;     /* store_collect: rows deleted */
+	uint64_t count;     /* store_collect: rows deleted; store_replan: rows changed */
 	GPtrArray *damaged; /* store_claim: char*, "ID: reason" of rows that could not be read and
 			       are set aside now; NULL: none.  They stay in the database. */
 } StoreResult;
@@ -141,6 +141,10 @@ void store_cancel(Store *store, const char *id, const char *reason, StoreFn *fn,
 /* Deletes final rows last updated before `before` (unix seconds) and blobs without references, at
  * most `limit` rows. */
 void store_collect(Store *store, int64_t before, unsigned limit, StoreFn *fn, void *arg);
+
+/* Rows that wait for a time after `horizon` (unix seconds) are due now, at most `limit` of them;
+ * `count` says how many.  For a wall clock that was ahead when they were planned. */
+void store_replan(Store *store, int64_t horizon, unsigned limit, StoreFn *fn, void *arg);
 
 /* ---- for operators ---- */
 

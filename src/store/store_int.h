@@ -24,6 +24,7 @@ typedef enum JobKind {
 	JOB_CANCEL,
 	JOB_COLLECT,
 	JOB_ACT,
+	JOB_REPLAN,
 	JOB_LIST, /* from here on: the second lane */
 	JOB_COUNT,
 	JOB_KINDS

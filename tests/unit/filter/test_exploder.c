@@ -553,6 +553,33 @@ test_mixed_refused(void **state)
 	harness_free(h);
 }
 
+/* Mixed, and one that is being stored fails for good meanwhile: the 250 waits for its row, from
+ * which the notification follows. */
+static void
+test_mixed_perm_while_storing(void **state)
+{
+	(void)state;
+	Harness *h = setup(MSA);
+	harness_mail(h, "a@x");
+	harness_rcpt(h, "b@x");
+	harness_rcpt(h, "c@x");
+	harness_turn(h);
+	answer(harness_port(h, 0), 250, 250);
+	answer(harness_port(h, 1), 250, 450);
+	harness_turn(h);
+	harness_body(h, "message");
+	harness_turn(h);
+	assert_non_null(harness_port(h, 1)->tx->retry);
+	tx_answer_data(harness_port(h, 0)->tx, response_new(250, "done"));
+	tx_answer_data(harness_port(h, 1)->tx, response_new(554, "not this"));
+	harness_turn(h);
+	assert_null(h->tx->data_response);
+	tx_set_durable(harness_port(h, 1)->tx);
+	harness_turn(h);
+	assert_response(h->tx->data_response, "250 DATA ok (Exploder store&forward)");
+	harness_free(h);
+}
+
 int
 main(void)
 {
@@ -572,6 +599,7 @@ main(void)
 		cmocka_unit_test(test_store_refused),
 		cmocka_unit_test(test_mixed_refused),
 		cmocka_unit_test(test_store_refused_at_rcpt),
+		cmocka_unit_test(test_mixed_perm_while_storing),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

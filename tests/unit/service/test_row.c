@@ -62,6 +62,63 @@ test_round_trip(void **state)
 		;
 }
 
+/* Each attempt leaves its word in the row, whatever the next ones bring; the newest are kept. */
+static void
+test_former_attempts(void **state)
+{
+	(void)state;
+	DeferQueue queue = {0};
+	static const char euros[] = "\xe2\x82\xac\xe2\x82\xac\xe2\x82\xac\xe2\x82\xac";
+	g_autoptr(GString) text = g_string_new("4.2.1 ");
+	while (text->len < ROW_FORMER_TEXT_MAX * 2)
+		g_string_append(text, euros);
+	g_autoptr(StoreRow) row = NULL;
+	for (int attempt = 1; attempt <= ROW_FORMER_MAX + 2; attempt++) {
+		json_t *former = row != NULL ? row_former(row) : NULL;
+		size_t want = (size_t)MIN(attempt - 1, ROW_FORMER_MAX);
+		assert_int_equal(json_array_size(former), want);
+		for (size_t i = 0; i < want; i++) {
+			const json_t *entry = json_array_get(former, i);
+			int number = (int)json_integer_value(json_object_get(entry, "attempt"));
+			assert_int_equal(number, attempt - (int)(want - i));
+			assert_int_equal(json_integer_value(json_object_get(entry, "code")),
+					 number == 1 ? 0 : 450);
+			assert_int_equal(json_integer_value(json_object_get(entry, "ended")),
+					 1000 + number);
+			size_t len = json_string_length(json_object_get(entry, "message"));
+			assert_true(len <= ROW_FORMER_TEXT_MAX);
+			assert_true(number == 1 ? len == 0 : len > ROW_FORMER_TEXT_MAX - 4);
+		}
+		g_autoptr(Tx) tx = tx_new(&queue);
+		if (row == NULL)
+			g_clear_pointer(&tx, tx_unref);
+		else
+			assert_true(row_to_tx(row, tx, NULL));
+		if (tx == NULL)
+			tx = make_tx(&queue);
+		else
+			tx_begin_attempt(tx);
+		assert_int_equal(tx->attempt_count, attempt);
+		if (attempt > 1) {
+			tx_answer_mail(tx, response_new(250, "ok"));
+			tx_answer_rcpt(tx, 0, response_new(450, text->str));
+		}
+		g_autoptr(StoreRow) update = row_update_from_tx(tx, former);
+		json_decref(former);
+		if (row == NULL)
+			row = row_from_tx(tx);
+		g_free(row->responses);
+		row->responses = g_steal_pointer(&update->responses);
+		row->attempts = update->attempts;
+		row->last_update = 1000 + attempt;
+		while (!defer_run(&queue, 10))
+			;
+	}
+	g_free(row->responses);
+	row->responses = g_strdup("nonsense");
+	assert_null(row_former(row));
+}
+
 static void
 test_oneshot_is_not_shown(void **state)
 {
@@ -114,6 +171,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_round_trip),
+		cmocka_unit_test(test_former_attempts),
 		cmocka_unit_test(test_oneshot_is_not_shown),
 		cmocka_unit_test(test_damaged_rows),
 	};

@@ -105,6 +105,7 @@ on_answer(void *arg, const StoreResult *result)
 	ask->done = true;
 	ask->code = OK;
 	ask->next_due = result->next_due;
+	ask->count = result->count;
 	if (result->error != NULL) {
 		assert_true(result->error->domain == K_ERROR);
 		ask->code = result->error->code;
@@ -156,6 +157,9 @@ start(Store *store, Ask *ask)
 		break;
 	case JOB_ACT:
 		store_act(store, ask->id, ask->action, ask->text, on_answer, ask);
+		break;
+	case JOB_REPLAN:
+		store_replan(store, ask->time, ask->limit, on_answer, ask);
 		break;
 	case JOB_LIST:
 		store_list(store, &ask->filter, on_answer, ask);

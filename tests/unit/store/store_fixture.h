@@ -78,6 +78,7 @@ typedef struct Ask {
 	char *message;
 	GPtrArray *rows;
 	int64_t next_due;
+	uint64_t count;
 	GPtrArray *damaged;
 	GPtrArray *counts;
 } Ask;

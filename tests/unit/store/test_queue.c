@@ -330,6 +330,37 @@ test_act(void **state)
 	assert_string_equal(cancelled->final_reason, "gone");
 }
 
+/* What waits for too long is due at once, in slices; nothing else is touched. */
+static void
+test_replan(void **state)
+{
+	Fixture *f = *state;
+	const int64_t now = clock_wall_sec();
+	insert(f, to("near", "a@x", now + 1000));
+	insert(f, to("edge", "a@x", now + 5000));
+	insert(f, to("far1", "a@x", now + 5001));
+	insert(f, to("far2", "b@y", now + 500000));
+	insert(f, to("far3", "c@z", now + 500000));
+	insert(f, to("held", "d@z", now + 500000));
+	assert_int_equal(act(f, "held", STORE_HOLD, "why"), OK);
+	StoreRow *final = to("final", "a@x", now + 500000);
+	final->final_reason = g_strdup("done");
+	insert(f, final);
+	assert_claims(f, now + 10, "");
+	const uint64_t counts[] = {2, 1, 0};
+	for (size_t i = 0; i < G_N_ELEMENTS(counts); i++) {
+		g_auto(Ask) ask = {.kind = JOB_REPLAN, .time = now + 5000, .limit = 2};
+		ask_all(f, &ask, 1);
+		assert_int_equal(ask.code, OK);
+		assert_int_equal(ask.count, counts[i]);
+	}
+	assert_claims(f, now + 10, "far1 far2 far3");
+	assert_claims(f, now + 4999, "near");
+	assert_claims(f, now + 5000, "edge");
+	assert_int_equal(act(f, "held", STORE_RELEASE, NULL), OK);
+	assert_claims(f, now + 499999, "");
+}
+
 /* One row of each state, of two destinations. */
 static void
 insert_states(Fixture *f)
@@ -582,6 +613,7 @@ main(void)
 		STORE_TEST(test_crash_of_first_attempt),
 		STORE_TEST(test_suspects),
 		STORE_TEST(test_act),
+		STORE_TEST(test_replan),
 		STORE_TEST(test_list),
 		STORE_TEST(test_list_limit),
 		STORE_TEST(test_count),

@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Preloaded into a server under test, with a folder in $KOUKAN_TEST_FAULTS:
+ *
+ * FOLDER/full    while it exists nothing can be written to files in the folder
+ * FOLDER/clock   the wall clock is ahead by the seconds in this file, which may be negative
+ *
+ * Tests only; never part of the product. */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/types.h>
+#include <time.h>
+#include <unistd.h>
+
+typedef ssize_t Write(int fd, const void *data, size_t len, off64_t at);
+
+static int
+is_full(int fd)
+{
+	const char *folder = getenv("KOUKAN_TEST_FAULTS");
+	char link[64], path[PATH_MAX + 8];
+	if (folder == NULL)
+		return 0;
+	snprintf(path, sizeof(path), "%s/full", folder);
+	if (access(path, F_OK) != 0)
+		return 0;
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	ssize_t got = readlink(link, path, sizeof(path) - 1);
+	size_t len = strlen(folder);
+	return got > (ssize_t)len && memcmp(path, folder, len) == 0 && path[len] == '/';
+}
+
+static ssize_t
+write_at(const char *name, int fd, const void *data, size_t len, off64_t at)
+{
+	if (is_full(fd)) {
+		errno = ENOSPC;
+		return -1;
+	}
+	return ((Write *)dlsym(RTLD_NEXT, name))(fd, data, len, at);
+}
+
+ssize_t
+pwrite(int fd, const void *data, size_t len, off_t at)
+{
+	return write_at("pwrite", fd, data, len, at);
+}
+
+int
+clock_gettime(clockid_t clock, struct timespec *at)
+{
+	typedef int Get(clockid_t, struct timespec *);
+	static Get *real;
+	if (real == NULL)
+		real = (Get *)dlsym(RTLD_NEXT, "clock_gettime");
+	int rc = real(clock, at);
+	const char *folder = getenv("KOUKAN_TEST_FAULTS");
+	if (clock != CLOCK_REALTIME || folder == NULL)
+		return rc;
+	char path[PATH_MAX], text[32];
+	snprintf(path, sizeof(path), "%s/clock", folder);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t got = fd >= 0 ? read(fd, text, sizeof(text) - 1) : -1;
+	if (fd >= 0)
+		close(fd);
+	if (got > 0) {
+		text[got] = '\0';
+		at->tv_sec += strtol(text, NULL, 10);
+	}
+	return rc;
+}
+
+ssize_t
+pwrite64(int fd, const void *data, size_t len, off64_t at)
+{
+	return write_at("pwrite64", fd, data, len, at);
+}
