@@ -21,6 +21,24 @@ take(void *arg, Worker *worker, Tx *tx)
 	return keepalive_start(worker, tx, port, output->refresh_interval);
 }
 
+static const char *
+tls_version(const SmtpServerEvent *event)
+{
+	return event->tls != NULL ? event->tls->version : NULL;
+}
+
+static void
+log_session(const LogCtx *ctx, const SmtpServerEvent *event)
+{
+	log_info(ctx, "smtp.session", LOG_S("peer", event->peer), LOG_S("helo", event->helo),
+		 LOG_S("reason", event->reason), LOG_I("accepted", event->accepted),
+		 LOG_I("transactions", event->transactions), LOG_I("errors", event->errors),
+		 LOG_S("user", event->auth_user), LOG_S("tls", tls_version(event)),
+		 LOG_S("cipher", event->tls != NULL ? event->tls->cipher : NULL),
+		 LOG_S("certificate", event->tls != NULL ? event->tls->peer : NULL),
+		 LOG_T("took", event->duration));
+}
+
 /* A line for each mail transaction and each session. */
 static void
 on_event(void *arg, const SmtpServerEvent *event)
@@ -34,16 +52,13 @@ on_event(void *arg, const SmtpServerEvent *event)
 		return;
 	}
 	if (event->kind == SMTP_SERVER_SESSION) {
-		log_info(&ctx, "smtp.session", LOG_S("peer", event->peer),
-			 LOG_S("helo", event->helo), LOG_S("reason", event->reason),
-			 LOG_I("accepted", event->accepted),
-			 LOG_I("transactions", event->transactions), LOG_I("errors", event->errors),
-			 LOG_T("took", event->duration));
+		log_session(&ctx, event);
 		return;
 	}
 	const Tx *tx = event->tx;
 	log_info(&ctx, "smtp.message", LOG_S("peer", event->peer), LOG_S("helo", event->helo),
-		 LOG_S("user", event->auth_user), LOG_S("tag", service->yaml->tag),
+		 LOG_S("user", event->auth_user), LOG_S("tls", tls_version(event)),
+		 LOG_S("tag", service->yaml->tag),
 		 LOG_S("from", tx->mail_from != NULL ? tx->mail_from->addr : NULL),
 		 LOG_S("to", tx_rcpt_count(tx) > 0 ? tx_rcpt(tx, 0)->to->addr : NULL),
 		 LOG_I("rcpts", tx_rcpt_count(tx)), LOG_I("bytes", event->bytes),
@@ -172,13 +187,29 @@ take_fresh(void *arg)
 	g_free(fresh);
 }
 
+static TlsContext *
+load_tls(const SmtpServiceYaml *yaml, GError **ret_error)
+{
+	g_autoptr(TlsContext) tls = tls_server_new(yaml->cert, yaml->key, ret_error);
+	if (tls == NULL)
+		return NULL;
+	for (guint i = 0; i < yaml->certificates->len; i++) {
+		const SmtpCertYaml *more = g_ptr_array_index(yaml->certificates, i);
+		if (!tls_server_add(tls, more->cert, more->key, ret_error))
+			return NULL;
+	}
+	if (yaml->client_ca != NULL && !tls_server_ask(tls, yaml->client_ca, ret_error))
+		return NULL;
+	return g_steal_pointer(&tls);
+}
+
 bool
 gateway_service_load(GatewayService *service, GError **ret_error)
 {
 	Workers *workers = service->gateway->workers;
 	g_autoptr(TlsContext) tls = NULL;
 	if (has_tls(service)) {
-		tls = tls_server_new(service->yaml->cert, service->yaml->key, ret_error);
+		tls = load_tls(service->yaml, ret_error);
 		if (tls == NULL)
 			return false;
 	}

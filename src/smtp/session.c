@@ -268,7 +268,6 @@ session_begin_tx(SmtpSession *session, Mailbox *from)
 	session->tx = tx_new(worker_defers(worker));
 	(void)tx_set_hosts(session->tx, session->remote, session->local);
 	(void)tx_set_smtp_meta(session->tx, session->meta);
-	(void)tx_set_auth_user(session->tx, session->auth_user);
 	if (conf->sender != NULL)
 		(void)tx_set_sender(session->tx, conf->sender, conf->tag);
 	(void)tx_set_mail_from(session->tx, from);
@@ -298,6 +297,8 @@ session_report(const SmtpSession *session, SmtpServerEvent *event)
 	event->session = session->id;
 	event->peer = session->remote->host;
 	event->helo = session->helo;
+	TlsFacts facts;
+	event->tls = conn_tls_facts(session->conn, &facts) ? &facts : NULL;
 	session->conf->on_event(session->conf->arg, event);
 }
 
@@ -469,6 +470,14 @@ session_forget_peer(SmtpSession *session)
 	session->esmtp = false;
 }
 
+static void
+set_text(json_t *meta, const char *key, const char *text)
+{
+	json_t *value = text != NULL ? json_string(text) : NULL; /* NULL: not UTF-8 */
+	if (value != NULL)
+		(void)json_object_set_new(meta, key, value);
+}
+
 void
 session_make_meta(SmtpSession *session)
 {
@@ -478,6 +487,13 @@ session_make_meta(SmtpSession *session)
 				  (int)session->esmtp, "tls", (int)conn_is_tls(session->conn),
 				  "auth", auth);
 	k_assert(session->meta != NULL);
+	TlsFacts facts;
+	set_text(session->meta, SMTP_META_AUTH_USER, session->auth_user);
+	if (!conn_tls_facts(session->conn, &facts))
+		return;
+	set_text(session->meta, SMTP_META_TLS_VERSION, facts.version);
+	set_text(session->meta, SMTP_META_TLS_CIPHER, facts.cipher);
+	set_text(session->meta, SMTP_META_TLS_PEER, facts.peer);
 }
 
 void

@@ -61,6 +61,7 @@ typedef struct SmtpServerEvent {
 	const char *reason;  /* TRANSACTION: "accepted", "rejected", "reset", "new EHLO", or why the
 				session ended; SESSION: why it ended; AUTH_FAILED: why */
 	const char *auth_user; /* who has proved it; AUTH_FAILED: who was claimed; NULL: nobody */
+	const TlsFacts *tls;   /* NULL: in clear */
 	Usec duration;
 	/* TRANSACTION */
 	const Tx *tx;
