@@ -235,6 +235,12 @@ static const ConfKey service_keys[] = {
 	 AT(cert),
 	 .doc = "PEM file; with `key`: STARTTLS, or TLS at once with `smtps`."},
 	{.name = "key", .type = CONF_STRING, AT(key), .doc = "PEM file."},
+	{.name = "protocol",
+	 .type = CONF_ENUM,
+	 AT(protocol),
+	 .def = "smtp",
+	 .names = protocol_names,
+	 .doc = "What clients speak here; LMTP not on port 25."},
 	{.name = "certificates",
 	 .type = CONF_SECTION,
 	 .doc = "More certificates, a list; a client that names one of their hosts (SNI) gets it, "

@@ -150,6 +150,9 @@ gateway_service_init(Gateway *gateway, GatewayService *service, const SmtpServic
 		conf->admit = admit;
 		conf->leave = leave;
 	}
+	conf->lmtp = yaml->protocol == 1;
+	if (conf->lmtp)
+		conf->greeting = "LMTP koukan gateway";
 	conf->chunking = yaml->enable_bdat;
 	conf->binarymime = yaml->binarymime;
 	conf->normalize = yaml->bare_newline == 1;

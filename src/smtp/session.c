@@ -165,6 +165,14 @@ session_reply(SmtpSession *session, int code, const char *status, const char *te
 	conn_write(session->conn, out->str, out->len);
 }
 
+#define UNUSABLE "internal error: no usable answer"
+
+static bool
+is_usable(int code)
+{
+	return (code >= 200 && code <= 299) || (code >= 400 && code <= 599);
+}
+
 /* The status that RFC 2034 wants where upstream gave none. */
 static const char *
 default_status(int code, const char *ok_status)
@@ -176,13 +184,31 @@ void
 session_reply_response(SmtpSession *session, const Response *response, const char *ok_status)
 {
 	int code = response->code;
-	bool usable = (code >= 200 && code <= 299) || (code >= 400 && code <= 599);
-	if (!usable)
-		session_reply(session, 451, "4.3.0", "internal error: no usable answer");
+	if (!is_usable(code))
+		session_reply(session, 451, "4.3.0", UNUSABLE);
 	else if (code >= 500)
 		session_error(session, code, default_status(code, ok_status), response->message);
 	else
 		session_reply(session, code, default_status(code, ok_status), response->message);
+}
+
+unsigned
+session_message_answers(const SmtpSession *session)
+{
+	return session->conf->lmtp ? (unsigned)tx_rcpts_accepted(session->tx) : 1;
+}
+
+void
+session_reply_message(SmtpSession *session, const Response *response, unsigned answers)
+{
+	/* an error counts once, and what is held back behind it is the last of them */
+	for (unsigned i = 1; i < answers; i++) {
+		bool usable = is_usable(response->code);
+		session_reply(session, usable ? response->code : 451,
+			      usable ? default_status(response->code, "2.0.0") : "4.3.0",
+			      usable ? response->message : UNUSABLE);
+	}
+	session_reply_response(session, response, "2.0.0");
 }
 
 void
@@ -380,6 +406,7 @@ data_answer(SmtpSession *session)
 		return;
 	response = response_ref(session->tx->data_response);
 	bool ok = response_ok(response);
+	unsigned answers = session_message_answers(session);
 	if (ok) {
 		session->accepted++;
 		session->errors = 0;
@@ -387,7 +414,7 @@ data_answer(SmtpSession *session)
 	}
 	session_drop_tx(session, ok ? "accepted" : "rejected", response);
 	session_set_state(session, SESSION_READY);
-	session_reply_response(session, response, "2.0.0");
+	session_reply_message(session, response, answers);
 }
 
 /* ---- deadlines ---- */
@@ -431,9 +458,10 @@ data_timeout(SmtpSession *session)
 {
 	g_autoptr(Response)
 		response = response_new(450, "4.4.2 DATA upstream timeout/internal err");
+	unsigned answers = session_message_answers(session);
 	session_drop_tx(session, "upstream timeout", response);
 	session_set_state(session, SESSION_READY);
-	session_reply_response(session, response, NULL);
+	session_reply_message(session, response, answers);
 	session_after_reply(session);
 }
 
