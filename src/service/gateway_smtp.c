@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* SMTP in: what a service's keys make of its sessions, and the certificates that SIGHUP replaces.
  */
+#include <sys/resource.h>
+
 #include "base/error.h"
 #include "base/text.h"
 #include "service/gateway_int.h"
+
+#define DESCRIPTORS_KEPT 64 /* not for sessions, and an eighth of all */
 
 static TxPort *
 take(void *arg, Worker *worker, Tx *tx)
@@ -117,6 +121,20 @@ make_limits(const SmtpServiceYaml *yaml)
 	return gateway_limits_new(&conf);
 }
 
+/* Sessions of one worker that there are descriptors for, beside those of next hops, of large messages
+ * and of the rest of the process. */
+static unsigned
+sessions_max(const Gateway *gateway, unsigned most)
+{
+	struct rlimit limit;
+	if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY)
+		return most;
+	uint64_t all = limit.rlim_cur;
+	uint64_t kept = all / 8 + MIN(all / 2, (uint64_t)DESCRIPTORS_KEPT);
+	uint64_t share = (all - kept) / workers_count(gateway->workers);
+	return (unsigned)CLAMP(share, 1, most);
+}
+
 void
 gateway_service_init(Gateway *gateway, GatewayService *service, const SmtpServiceYaml *yaml)
 {
@@ -134,6 +152,7 @@ gateway_service_init(Gateway *gateway, GatewayService *service, const SmtpServic
 	conf->data_timeout = yaml->data_timeout;
 	conf->limits.message_max = (uint64_t)own->message_max;
 	conf->limits.rcpt_max = (unsigned)own->rcpt_max;
+	conf->limits.sessions_max = sessions_max(gateway, conf->limits.sessions_max);
 	conf->body = gateway->host.blobs;
 	conf->body.size_max = 0; /* counted by the session, which answers 552 */
 	conf->take = take;

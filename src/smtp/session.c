@@ -2,12 +2,15 @@
 #include "smtp/session.h"
 
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "smtp/reply.h"
 #include "smtp/session_int.h"
 #include "smtp/syntax.h"
 
 #define LINGER       (5 * USEC_PER_SEC) /* for the peer to read the last reply */
+#define TURNED_AWAY  (200 * USEC_PER_MS) /* the same for one who has said nothing yet */
 #define CLOSED_INPUT (50 * USEC_PER_MS) /* to look through what a peer sent before it closed */
 #define HELD_MAX     (16 * 1024) /* bytes of pipelined input read while an answer is awaited */
 
@@ -630,7 +633,7 @@ end_session(SmtpSession *session, const char *reason, CloseHow how)
 	leave(session);
 	unlink_session(session);
 	if (how == CLOSE_SEND)
-		conn_finish(session->conn, LINGER);
+		conn_finish(session->conn, session->greeted ? LINGER : TURNED_AWAY);
 	else
 		conn_free(session->conn);
 	session->conn = NULL;
@@ -802,22 +805,39 @@ smtp_sessions_set_secrets(SmtpSessions *sessions, SmtpSecrets *secrets)
 	forget_ehlo(sessions); /* the mechanisms may be others */
 }
 
-/* Turned away before there is a session. */
+/* Going down. */
 static void
-refuse(SmtpSessions *sessions, SmtpSession *session, const char *text)
+refuse(SmtpSessions *sessions, SmtpSession *session)
 {
-	if (!sessions->conf->tls_implicit) /* else nobody could read it */
-		session_reply(session, 421, "4.3.2", text);
-	conn_finish(session->conn, LINGER);
+	if (!sessions->conf->tls_implicit)
+		session_reply(session, 421, "4.3.2", "Service closing transmission channel");
+	conn_finish(session->conn, TURNED_AWAY);
 	session->state = SESSION_CLOSED;
 	session->conn = NULL;
 	worker_reap(sessions->worker, session, session_free);
+}
+
+/* All places are taken: the descriptor is given back at once, since what is left of them is for the
+ * sessions that are there. */
+static void
+turn_away(SmtpSessions *sessions, int fd)
+{
+	GString *out = sessions->out;
+	g_string_truncate(out, 0);
+	smtp_reply_format(out, 421, "4.3.2", "Error: too many connections", false);
+	if (!sessions->conf->tls_implicit) /* else nobody could read it */
+		(void)send(fd, out->str, out->len, MSG_DONTWAIT | MSG_NOSIGNAL);
+	(void)close(fd);
 }
 
 void
 smtp_sessions_accept(SmtpSessions *sessions, int fd)
 {
 	const SmtpServiceConf *conf = sessions->conf;
+	if (conf->limits.sessions_max > 0 && sessions->count >= conf->limits.sessions_max) {
+		turn_away(sessions, fd);
+		return;
+	}
 	ConnOptions options = {.line_max = conf->limits.command_line_max};
 	SmtpSession *session = g_new0(SmtpSession, 1);
 	k_assert_on(sessions->worker);
@@ -826,11 +846,7 @@ smtp_sessions_accept(SmtpSessions *sessions, int fd)
 	session->state = SESSION_HELLO;
 	session->conn = conn_new_accepted(sessions->worker, fd, &options, on_conn, session);
 	if (sessions->draining) {
-		refuse(sessions, session, "Service closing transmission channel");
-		return;
-	}
-	if (conf->limits.sessions_max > 0 && sessions->count >= conf->limits.sessions_max) {
-		refuse(sessions, session, "Error: too many connections");
+		refuse(sessions, session);
 		return;
 	}
 	session->started = clock_mono();

@@ -2,6 +2,7 @@
 """What the SMTP server needs when much is asked of it: memory of idle sessions and of large or
 finely cut messages, processor time without descriptors.  Sizes and times are those of the release
 binary."""
+import collections
 import glob
 import hashlib
 import os
@@ -140,6 +141,65 @@ def test_starved_of_descriptors(release, descriptors):
     start, used = time.monotonic(), processor_seconds(pid)
     time.sleep(1)
     assert (processor_seconds(pid) - used) / (time.monotonic() - start) < 0.1
+
+
+@pytest.fixture
+def narrow(tmp_path):
+    """A release server that begins with 128 descriptors."""
+    path = tmp_path / "koukan128"
+    path.write_text(f'#!/bin/sh\nexec prlimit --nofile=128 {RELEASE} "$@"\n')
+    path.chmod(0o755)
+    it = World(tmp_path, binary=str(path), log_level="warn")
+    yield it
+    it.close()
+
+
+@needs_release
+def test_a_flood_leaves_descriptors_for_mail(narrow):
+    """500 clients that stay: those beyond what there are descriptors for are told at once, and a
+    session that was there before moves mail all the while."""
+    hop = narrow.hop()
+    narrow.start("serve")
+    pid = narrow.smtp_server.pid
+    clients = []
+    try:
+        with Raw(narrow.ingress) as early:
+            for _ in range(500):
+                client = socket.socket()
+                client.setblocking(False)
+                client.connect_ex(("127.0.0.1", narrow.ingress))
+                clients.append(client)
+            start, used = time.monotonic(), processor_seconds(pid)
+            for _ in range(20):
+                mark = token()
+                # more than is held in memory: it needs a file beside the next hop
+                data = message(mark, ("x" * 70 + "\r\n") * 5000)
+                early.begin()
+                assert early.code("DATA") == 354
+                early.send(data + b".\r\n")
+                code, text = early.reply()
+                assert code == 250, text
+                assert hop.with_text(mark)
+                time.sleep(0.05)
+            rate = (processor_seconds(pid) - used) / (time.monotonic() - start)
+            wait_until(lambda: answers(clients)[421] >= 400, "those that are told", 30)
+        print(f"{rate:.3f} cores, {dict(answers(clients))}")
+        assert rate < 0.2, rate
+    finally:
+        for client in clients:
+            client.close()
+    assert submit(narrow.ingress, token())[0] == 250
+
+
+def answers(clients):
+    """How many have got which code (0: none yet)."""
+    count = collections.Counter()
+    for client in clients:
+        try:
+            count[int(client.recv(100, socket.MSG_PEEK)[:3] or 0)] += 1
+        except (BlockingIOError, ConnectionError):
+            count[0] += 1
+    return count
 
 
 # ---- memory of messages ----

@@ -175,6 +175,90 @@ test_stress(void **state)
 	live_stop(&live);
 }
 
+/* ---- peers that dribble ---- */
+
+static void
+impatient(Live *live)
+{
+	hostile(live);
+	live->conf.command_timeout = 150 * USEC_PER_MS;
+	live->conf.data_idle_timeout = 150 * USEC_PER_MS;
+	live->conf.data_total_timeout = 400 * USEC_PER_MS;
+}
+
+static void
+impatient_with_proxy(Live *live)
+{
+	impatient(live);
+	live->conf.proxy_timeout = 150 * USEC_PER_MS;
+}
+
+typedef struct Dribble {
+	const char *name;
+	void (*tweak)(Live *live);
+	const char *head, *tail; /* sent at once, then one by one and for ever */
+	const char *last;        /* code of the last reply; NULL: none */
+} Dribble;
+
+#define TO_BODY "EHLO c\r\n" ENVELOPE
+
+static const Dribble dribbles[] = {
+	{"a command", impatient, "EHLO c\r\n", "MAIL FROM:<a", "421"},
+	{"AUTH", impatient, "EHLO c\r\nAUTH PLAIN\r\n", "A", "421"},
+	{"a message", impatient, TO_BODY "DATA\r\n", "x\r\n", "421"},
+	{"a line of a message", impatient, TO_BODY "DATA\r\n", "x", "421"},
+	{"a message that is refused", impatient, TO_BODY "DATA\r\n\n", "x\r\n", "421"},
+	{"a chunk", impatient, TO_BODY "BDAT 1000000\r\n", "x", "421"},
+	{"tiny chunks", impatient, TO_BODY, "BDAT 1\r\nx", "421"},
+	{"a chunk out of order", impatient, "EHLO c\r\nBDAT 1000000\r\n", "x", "421"},
+	{"a PROXY header", impatient_with_proxy, "", "PROXY TCP4 1.2.3.4 ", NULL},
+};
+
+static void
+run_dribble(const Dribble *dribble)
+{
+	Live live;
+	char last[4] = "", c;
+	unsigned column = 0;
+	live_case = dribble->name;
+	live_start(&live, dribble->tweak);
+	int fd = sock_connect(live.port);
+	gint64 start = g_get_monotonic_time();
+	struct timeval wait = {.tv_usec = 5000};
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof(wait));
+	sock_send(fd, dribble->head);
+	for (size_t i = 0;; i = (i + 1) % strlen(dribble->tail)) {
+		ssize_t got;
+		while ((got = recv(fd, &c, 1, 0)) == 1) {
+			if (column < 3)
+				last[column] = c;
+			column = c == '\n' ? 0 : column + 1;
+		}
+		if (got == 0 || g_get_monotonic_time() - start > 3000000)
+			break;
+		if (send(fd, dribble->tail + i, 1, MSG_NOSIGNAL) != 1)
+			break;
+	}
+	gint64 took = g_get_monotonic_time() - start;
+	if (took > 2000000)
+		fail_msg("%s: still there after %" G_GINT64_FORMAT " us", dribble->name, took);
+	assert_true(took >= 140000);
+	if (dribble->last != NULL)
+		assert_string_equal(last, dribble->last);
+	assert_int_equal(live.messages->len, 0);
+	sock_close(fd);
+	live_stop(&live);
+	smtp_secrets_unref(live.conf.secrets);
+}
+
+static void
+test_dribbles(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < G_N_ELEMENTS(dribbles); i++)
+		run_dribble(&dribbles[i]);
+}
+
 static void
 ten_places(Live *live)
 {
@@ -270,6 +354,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_cuts),
+		cmocka_unit_test(test_dribbles),
 		cmocka_unit_test(test_stress),
 		cmocka_unit_test(test_places),
 		cmocka_unit_test(test_timing),
