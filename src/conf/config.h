@@ -101,12 +101,19 @@ typedef struct SmtpHostConf { /* smtp_output.hosts.TAG */
 	Usec reuse_idle;
 } SmtpHostConf;
 
+typedef struct SmtpCertYaml { /* smtp_listener.services[].certificates[] */
+	char *cert, *key;
+} SmtpCertYaml;
+
 typedef struct SmtpServiceYaml { /* smtp_listener.services[] */
 	HostPort *addr;
 	char *endpoint; /* name of a rest_output */
 	char *sender, *tag;
 	char *cert, *key, *auth_secrets;
+	char *client_ca;         /* NULL: clients are not asked for certificates */
+	GPtrArray *certificates; /* SmtpCertYaml*, beside `cert` */
 	bool smtps;
+	int protocol; /* 0 SMTP, 1 LMTP */
 	Usec proxy_protocol_timeout; /* 0: none */
 	Usec rcpt_timeout, data_timeout;
 	bool enable_bdat;

@@ -193,6 +193,25 @@ static const ConfKey smtp_listener_keys[] = {
 
 static const char *const bare_newline_names[] = {"reject", "normalize", NULL};
 
+#define AT(member) .offset = CONF_KEY(SmtpCertYaml, member)
+static const ConfKey cert_keys[] = {
+	{.name = "cert",
+	 .type = CONF_STRING,
+	 AT(cert),
+	 .flags = CONF_REQUIRED,
+	 .doc = "PEM file with the certificate and its chain."},
+	{.name = "key", .type = CONF_STRING, AT(key), .flags = CONF_REQUIRED, .doc = "PEM file."},
+	{0},
+};
+#undef AT
+
+static void
+cert_free(void *data)
+{
+	conf_clear(data, cert_keys);
+	g_free(data);
+}
+
 #define AT(member) .offset = CONF_KEY(SmtpServiceYaml, member)
 static const ConfKey service_keys[] = {
 	{.name = "addr",
@@ -216,6 +235,21 @@ static const ConfKey service_keys[] = {
 	 AT(cert),
 	 .doc = "PEM file; with `key`: STARTTLS, or TLS at once with `smtps`."},
 	{.name = "key", .type = CONF_STRING, AT(key), .doc = "PEM file."},
+	{.name = "protocol",
+	 .type = CONF_ENUM,
+	 AT(protocol),
+	 .def = "smtp",
+	 .names = protocol_names,
+	 .doc = "What clients speak here; LMTP not on port 25."},
+	{.name = "certificates",
+	 .type = CONF_SECTION,
+	 .doc = "More certificates, a list; a client that names one of their hosts (SNI) gets it, "
+		"others get `cert`."},
+	{.name = "client_ca",
+	 .type = CONF_STRING,
+	 AT(client_ca),
+	 .doc = "PEM file or folder of authorities: clients are asked for a certificate, and the name "
+		"in a good one is told to policies and to the log.  Nobody needs one."},
 	{.name = "smtps",
 	 .type = CONF_BOOL,
 	 AT(smtps),
@@ -382,6 +416,7 @@ const ConfSection config_gateway_sections[] = {
 	{"smtp_output", NULL, smtp_output_keys},
 	{"smtp_output.hosts.TAG", NULL, host_keys},
 	{"smtp_listener.services[]", NULL, service_keys},
+	{"smtp_listener.services[].certificates[]", NULL, cert_keys},
 	{"rest_output[]", NULL, output_keys},
 	{0},
 };
@@ -513,6 +548,25 @@ check_service_tls(GatewayLoader *loader, const SmtpServiceYaml *service, const Y
 }
 
 static void
+read_certificates(GatewayLoader *loader, SmtpServiceYaml *service, const YamlNode *map)
+{
+	const YamlNode *list = yaml_get(map, "certificates");
+	unsigned count = config_count(list, "certificates", loader->report);
+	service->certificates = g_ptr_array_new_with_free_func(cert_free);
+	for (unsigned i = 0; i < count; i++) {
+		SmtpCertYaml *more = g_new0(SmtpCertYaml, 1);
+		g_ptr_array_add(service->certificates, more);
+		conf_fill(more, cert_keys, yaml_item(list, i), NULL, loader->report);
+	}
+	bool tls = service->cert != NULL && service->key != NULL;
+	if (count > 0 && !tls)
+		conf_error(loader->report, list, "'certificates' without 'cert' and 'key'");
+	if (service->client_ca != NULL && !tls)
+		conf_error(loader->report, config_place(map, "client_ca"),
+			   "'client_ca' without 'cert' and 'key'");
+}
+
+static void
 check_networks(GatewayLoader *loader, const GPtrArray *list, const YamlNode *map, const char *key)
 {
 	for (guint i = 0; list != NULL && i < list->len; i++) {
@@ -553,6 +607,7 @@ read_services(GatewayLoader *loader)
 		note_addr(loader, service->addr, config_place(map, "addr"));
 		check_service_output(loader, service, map);
 		check_service_tls(loader, service, map);
+		read_certificates(loader, service, map);
 		check_service_own(loader, service, map);
 	}
 }
@@ -591,8 +646,11 @@ host_free(void *data)
 static void
 service_free(void *data)
 {
-	conf_clear(data, service_keys);
-	g_free(data);
+	SmtpServiceYaml *service = data;
+	conf_clear(service, service_keys);
+	if (service->certificates != NULL)
+		g_ptr_array_unref(service->certificates);
+	g_free(service);
 }
 
 static void

@@ -108,11 +108,32 @@ tls_eval(const void *args, MatchCtx *ctx)
 	return meta_eval("tls", ctx);
 }
 
+typedef struct AuthArgs {
+	GPtrArray *users; /* char*; empty: anybody */
+} AuthArgs;
+
+static const ConfKey auth_keys[] = {
+	{.name = "users",
+	 .type = CONF_STRINGS,
+	 .offset = CONF_KEY(AuthArgs, users),
+	 .doc = "Names of which the client has proved to be one; absent: any."},
+	{0},
+};
+
 static MatchResult
-auth_eval(const void *args, MatchCtx *ctx)
+auth_eval(const void *data, MatchCtx *ctx)
 {
-	(void)args;
-	return meta_eval("auth", ctx);
+	const AuthArgs *args = data;
+	const json_t *meta = ctx->filter->down->smtp_meta;
+	MatchResult any = meta_eval("auth", ctx);
+	if (any != MATCH_YES || args->users->len == 0)
+		return any;
+	const char *user = json_string_value(json_object_get(meta, SMTP_META_AUTH_USER));
+	for (guint i = 0; i < args->users->len && user != NULL; i++) {
+		if (g_str_equal(g_ptr_array_index(args->users, i), user))
+			return MATCH_YES;
+	}
+	return MATCH_NO;
 }
 
 static const MatcherKind tls_kind = {
@@ -124,6 +145,8 @@ static const MatcherKind tls_kind = {
 static const MatcherKind auth_kind = {
 	.name = "smtp_auth",
 	.doc = "The client has authenticated.",
+	.args_size = sizeof(AuthArgs),
+	.keys = auth_keys,
 	.eval = auth_eval,
 };
 

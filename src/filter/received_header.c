@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Prepends a Received field (RFC 5321 4.4) to the finished message.  Names that come from peers
- * are reduced to what cannot end a clause or a line. */
+/* Prepends a Received field (RFC 5321 4.4) to the message.  A large one flows on while it comes, a
+ * small one is not worth the steps.  Names that come from peers are reduced to what cannot end a
+ * clause or a line. */
 #include "base/clock.h"
 #include "filter/filter.h"
 #include "filter/kinds.h"
@@ -10,6 +11,7 @@
 #include <time.h>
 
 #define NAME_MAX_BYTES 255 /* of a host name (RFC 1035 2.3.4) */
+#define STREAM_MIN     (64 * 1024) /* held before the message begins to flow on */
 #define REMOTE_HOST    "koukan.remote_host_filter.RemoteHostFilter"
 
 typedef struct ReceivedConf {
@@ -148,6 +150,15 @@ received_field(const Filter *filter)
 	return out;
 }
 
+/* The message in front of which the field can be put now. */
+static bool
+may_begin(const TxBody *body, unsigned news)
+{
+	if ((news & TX_NEW_BODY_FINAL) != 0)
+		return true;
+	return body->builder == NULL && blob_len(body->raw) >= STREAM_MIN;
+}
+
 static FilterResult
 received_update(Filter *filter, unsigned news)
 {
@@ -158,7 +169,11 @@ received_update(Filter *filter, unsigned news)
 		filter_pass_body(filter, news);
 		return FILTER_CONTINUE;
 	}
-	if ((news & TX_NEW_BODY_FINAL) == 0 || filter->up->body != NULL)
+	if (filter->up->body != NULL) {
+		tx_note_body(filter->up); /* the view has grown */
+		return FILTER_CONTINUE;
+	}
+	if (!may_begin(body, news))
 		return FILTER_CONTINUE;
 	GString *field = received_field(filter);
 	g_autoptr(Blob) view = blob_new_prefixed(field->str, field->len, body->raw);

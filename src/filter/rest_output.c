@@ -69,6 +69,23 @@ presented_sender(const Filter *filter)
 	return conf_model_sender(model, route->sender, route->tag);
 }
 
+/* What the SMTP session has said beyond the contract is for our policies, not for others. */
+static json_t *
+public_meta(json_t *meta)
+{
+	static const char *const own[] = {SMTP_META_AUTH_USER, SMTP_META_TLS_VERSION,
+					  SMTP_META_TLS_CIPHER, SMTP_META_TLS_PEER};
+	json_t *copy = NULL;
+	for (size_t i = 0; i < G_N_ELEMENTS(own); i++) {
+		if (json_object_get(meta, own[i]) == NULL)
+			continue;
+		if (copy == NULL)
+			copy = json_copy(meta);
+		(void)json_object_del(copy, own[i]);
+	}
+	return copy != NULL ? copy : json_incref(meta);
+}
+
 static void
 set_peers(const Filter *filter)
 {
@@ -82,7 +99,7 @@ set_peers(const Filter *filter)
 	if (sender != NULL && sender->remote_host != NULL)
 		remote = own = host_port_new(sender->remote_host, SHORT_CIRCUIT_PORT);
 	tx_set_hosts(output->up, remote, down->local_host);
-	g_autoptr(json_t) meta = json_incref(down->smtp_meta);
+	g_autoptr(json_t) meta = public_meta(down->smtp_meta);
 	if (sender != NULL && sender->smtp_meta != NULL) {
 		json_decref(meta);
 		meta = json_loads(sender->smtp_meta, 0, NULL);

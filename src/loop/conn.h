@@ -88,6 +88,8 @@ void conn_set_deadline(Conn *conn, Deadline deadline);
  * context verifies, the name to check (client). */
 void conn_start_tls(Conn *conn, TlsContext *context, bool server, const char *name);
 bool conn_is_tls(const Conn *conn);
+/* False without TLS. */
+bool conn_tls_facts(const Conn *conn, TlsFacts *ret_facts);
 
 const NetAddr *conn_peer(const Conn *conn);
 const NetAddr *conn_local(const Conn *conn);

@@ -75,3 +75,13 @@ conn_is_tls(const Conn *conn)
 {
 	return conn->tls.ready;
 }
+
+bool
+conn_tls_facts(const Conn *conn, TlsFacts *ret_facts)
+{
+	*ret_facts = (TlsFacts){0};
+	if (!conn->tls.ready)
+		return false;
+	tls_session_facts(conn->tls.session, ret_facts);
+	return true;
+}

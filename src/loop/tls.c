@@ -19,7 +19,8 @@
 
 struct TlsContext {
 	atomic_int refs;
-	SSL_CTX *ctx; /* NULL: `lazy` and not needed so far */
+	SSL_CTX *ctx;      /* NULL: `lazy` and not needed so far */
+	GPtrArray *others; /* SSL_CTX*: further certificates of a server; NULL: none */
 	TlsVerify verify;
 	bool lazy; /* a client's that verifies nothing: nothing can be wrong with it at start-up,
 		      and the cipher tables it needs are large */
@@ -29,6 +30,7 @@ struct TlsContext {
 struct TlsSession {
 	SSL *ssl;
 	TlsContext *context;
+	char *peer; /* made when first asked for */
 	char error[ERROR_TEXT_MAX];
 };
 
@@ -127,6 +129,20 @@ context_refuse(TlsContext *context, GError **ret_error, const char *what, const 
 	return NULL;
 }
 
+/* NULL, or what is wrong. */
+static const char *
+use_files(SSL_CTX *ctx, const char *cert_path, const char *key_path, const char **ret_path)
+{
+	*ret_path = cert_path;
+	if (SSL_CTX_use_certificate_chain_file(ctx, cert_path) != 1)
+		return "certificate";
+	*ret_path = key_path;
+	if (SSL_CTX_use_PrivateKey_file(ctx, key_path, SSL_FILETYPE_PEM) != 1 ||
+	    SSL_CTX_check_private_key(ctx) != 1)
+		return "private key";
+	return NULL;
+}
+
 TlsContext *
 tls_server_new(const char *cert_path, const char *key_path, GError **ret_error)
 {
@@ -135,13 +151,86 @@ tls_server_new(const char *cert_path, const char *key_path, GError **ret_error)
 		return NULL;
 	/* Mail clients rarely resume; one ticket costs less than the usual two. */
 	(void)SSL_CTX_set_num_tickets(context->ctx, 1);
-	if (SSL_CTX_use_certificate_chain_file(context->ctx, cert_path) != 1)
-		return context_refuse(context, ret_error, "certificate", cert_path);
-	if (SSL_CTX_use_PrivateKey_file(context->ctx, key_path, SSL_FILETYPE_PEM) != 1)
-		return context_refuse(context, ret_error, "private key", key_path);
-	if (SSL_CTX_check_private_key(context->ctx) != 1)
-		return context_refuse(context, ret_error, "private key", key_path);
-	return context;
+	const char *path;
+	const char *wrong = use_files(context->ctx, cert_path, key_path, &path);
+	return wrong != NULL ? context_refuse(context, ret_error, wrong, path) : context;
+}
+
+/* ---- several certificates ---- */
+
+static bool
+serves(const SSL_CTX *ctx, const char *name)
+{
+	X509 *cert = SSL_CTX_get0_certificate(ctx);
+	return X509_check_host(cert, name, 0, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS, NULL) == 1;
+}
+
+/* The client has said whom it wants to reach. */
+static int
+choose_certificate(SSL *ssl, int *alert, void *arg)
+{
+	const TlsContext *context = arg;
+	const char *name = SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name);
+	(void)alert;
+	if (name == NULL || serves(context->ctx, name))
+		return SSL_TLSEXT_ERR_OK;
+	for (guint i = 0; i < context->others->len; i++) {
+		SSL_CTX *other = g_ptr_array_index(context->others, i);
+		if (serves(other, name)) {
+			(void)SSL_set_SSL_CTX(ssl, other);
+			return SSL_TLSEXT_ERR_OK;
+		}
+	}
+	return SSL_TLSEXT_ERR_NOACK;
+}
+
+static void
+free_ctx(void *ctx)
+{
+	SSL_CTX_free(ctx);
+}
+
+bool
+tls_server_add(TlsContext *context, const char *cert_path, const char *key_path, GError **ret_error)
+{
+	SSL_CTX *ctx = ctx_new(TLS_server_method(), ret_error);
+	if (ctx == NULL)
+		return false;
+	const char *path;
+	const char *wrong = use_files(ctx, cert_path, key_path, &path);
+	if (wrong != NULL) {
+		char text[ERROR_TEXT_MAX];
+		take_error(text, sizeof(text));
+		SSL_CTX_free(ctx);
+		return error_set(ret_error, K_ERROR_TLS, "%s %s: %s", wrong, path, text);
+	}
+	if (context->others == NULL) {
+		context->others = g_ptr_array_new_with_free_func(free_ctx);
+		(void)SSL_CTX_set_tlsext_servername_callback(context->ctx, choose_certificate);
+		(void)SSL_CTX_set_tlsext_servername_arg(context->ctx, context);
+	}
+	g_ptr_array_add(context->others, ctx);
+	return true;
+}
+
+/* ---- certificates of clients ---- */
+
+/* Whatever it is, the handshake goes on; SSL_get_verify_result remembers. */
+static int
+note_verdict(int ok, X509_STORE_CTX *store)
+{
+	(void)ok;
+	(void)store;
+	return 1;
+}
+
+static void
+ask(SSL_CTX *ctx)
+{
+	static const unsigned char name[] = "koukan";
+	/* a session that is resumed carries its verdict */
+	(void)SSL_CTX_set_session_id_context(ctx, name, sizeof(name) - 1);
+	SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, note_verdict);
 }
 
 static bool
@@ -153,6 +242,24 @@ load_authorities(SSL_CTX *ctx, const char *ca_path)
 	if (stat(ca_path, &info) == 0 && S_ISDIR(info.st_mode))
 		return SSL_CTX_load_verify_dir(ctx, ca_path) == 1;
 	return SSL_CTX_load_verify_file(ctx, ca_path) == 1;
+}
+
+bool
+tls_server_ask(TlsContext *context, const char *ca_path, GError **ret_error)
+{
+	ERR_clear_error();
+	if (!load_authorities(context->ctx, ca_path)) {
+		char text[ERROR_TEXT_MAX];
+		take_error(text, sizeof(text));
+		return error_set(ret_error, K_ERROR_TLS, "authorities %s: %s", ca_path, text);
+	}
+	ask(context->ctx);
+	for (guint i = 0; context->others != NULL && i < context->others->len; i++) {
+		SSL_CTX *other = g_ptr_array_index(context->others, i);
+		SSL_CTX_set1_cert_store(other, SSL_CTX_get_cert_store(context->ctx));
+		ask(other);
+	}
+	return true;
 }
 
 TlsContext *
@@ -187,6 +294,8 @@ tls_context_unref(TlsContext *context)
 	    atomic_fetch_sub_explicit(&context->refs, 1, memory_order_acq_rel) > 1)
 		return;
 	SSL_CTX_free(context->ctx);
+	if (context->others != NULL)
+		g_ptr_array_unref(context->others);
 	pthread_mutex_destroy(&context->mutex);
 	g_free(context);
 }
@@ -246,6 +355,7 @@ tls_session_free(TlsSession *session)
 		SSL_free(session->ssl);
 	}
 	tls_context_unref(session->context);
+	g_free(session->peer);
 	g_free(session);
 }
 
@@ -313,6 +423,35 @@ tls_session_close(TlsSession *session)
 	ERR_clear_error();
 	(void)SSL_shutdown(session->ssl);
 	ERR_clear_error();
+}
+
+/* The subject of a certificate as one line of ASCII (RFC 4514). */
+static char *
+subject_of(const X509 *cert)
+{
+	BIO *out = BIO_new(BIO_s_mem());
+	char *text = NULL;
+	if (out != NULL && X509_NAME_print_ex(out, X509_get_subject_name(cert), 0,
+					      XN_FLAG_RFC2253) >= 0) {
+		char *data;
+		long len = BIO_get_mem_data(out, &data);
+		text = g_strndup(data, len > 0 ? (size_t)len : 0);
+	}
+	BIO_free(out);
+	ERR_clear_error();
+	return text;
+}
+
+void
+tls_session_facts(TlsSession *session, TlsFacts *ret_facts)
+{
+	X509 *cert = SSL_get0_peer_certificate(session->ssl);
+	if (session->peer == NULL && cert != NULL &&
+	    SSL_get_verify_result(session->ssl) == X509_V_OK)
+		session->peer = subject_of(cert);
+	*ret_facts = (TlsFacts){.version = SSL_get_version(session->ssl),
+				.cipher = SSL_get_cipher_name(session->ssl),
+				.peer = session->peer};
 }
 
 const char *

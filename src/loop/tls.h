@@ -14,8 +14,22 @@ typedef enum TlsVerify {
 	TLS_VERIFY_NAME, /* chain and host name */
 } TlsVerify;
 
+/* What is known of a connection behind its handshake; the texts live as long as it. */
+typedef struct TlsFacts {
+	const char *version, *cipher; /* as OpenSSL names them */
+	const char *peer; /* subject of the peer's certificate (RFC 4514), when it was verified */
+} TlsFacts;
+
 K_MUST_CHECK TlsContext *tls_server_new(const char *cert_path, const char *key_path,
 					GError **ret_error);
+/* One more certificate, for clients that name it (SNI, RFC 6066 3); the first one serves all others.
+ * Before the context is shared. */
+K_MUST_CHECK bool tls_server_add(TlsContext *context, const char *cert_path, const char *key_path,
+				 GError **ret_error);
+/* Asks clients for a certificate of these authorities (PEM file or folder); without one, or with one
+ * of others, they are served as well (conn_tls_facts).  Behind the last tls_server_add, before the
+ * context is shared. */
+K_MUST_CHECK bool tls_server_ask(TlsContext *context, const char *ca_path, GError **ret_error);
 /* `ca_path` NULL: the system's authorities. */
 K_MUST_CHECK TlsContext *tls_client_new(TlsVerify verify, const char *ca_path, GError **ret_error);
 TlsContext *tls_context_ref(TlsContext *context);

@@ -26,4 +26,6 @@ TlsIo tls_session_read(TlsSession *session, void *out, size_t room, size_t *ret_
 TlsIo tls_session_write(TlsSession *session, const void *data, size_t len, size_t *ret_len);
 /* Says goodbye to the peer as far as that is possible at once. */
 void tls_session_close(TlsSession *session);
+/* Behind the handshake. */
+void tls_session_facts(TlsSession *session, TlsFacts *ret_facts);
 const char *tls_session_error(const TlsSession *session);

@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* SMTP in: what a service's keys make of its sessions, and the certificates that SIGHUP replaces.
  */
+#include <sys/resource.h>
+
 #include "base/error.h"
 #include "base/text.h"
 #include "service/gateway_int.h"
+
+#define DESCRIPTORS_KEPT 64 /* not for sessions, and an eighth of all */
 
 static TxPort *
 take(void *arg, Worker *worker, Tx *tx)
@@ -21,6 +25,24 @@ take(void *arg, Worker *worker, Tx *tx)
 	return keepalive_start(worker, tx, port, output->refresh_interval);
 }
 
+static const char *
+tls_version(const SmtpServerEvent *event)
+{
+	return event->tls != NULL ? event->tls->version : NULL;
+}
+
+static void
+log_session(const LogCtx *ctx, const SmtpServerEvent *event)
+{
+	log_info(ctx, "smtp.session", LOG_S("peer", event->peer), LOG_S("helo", event->helo),
+		 LOG_S("reason", event->reason), LOG_I("accepted", event->accepted),
+		 LOG_I("transactions", event->transactions), LOG_I("errors", event->errors),
+		 LOG_S("user", event->auth_user), LOG_S("tls", tls_version(event)),
+		 LOG_S("cipher", event->tls != NULL ? event->tls->cipher : NULL),
+		 LOG_S("certificate", event->tls != NULL ? event->tls->peer : NULL),
+		 LOG_T("took", event->duration));
+}
+
 /* A line for each mail transaction and each session. */
 static void
 on_event(void *arg, const SmtpServerEvent *event)
@@ -34,16 +56,13 @@ on_event(void *arg, const SmtpServerEvent *event)
 		return;
 	}
 	if (event->kind == SMTP_SERVER_SESSION) {
-		log_info(&ctx, "smtp.session", LOG_S("peer", event->peer),
-			 LOG_S("helo", event->helo), LOG_S("reason", event->reason),
-			 LOG_I("accepted", event->accepted),
-			 LOG_I("transactions", event->transactions), LOG_I("errors", event->errors),
-			 LOG_T("took", event->duration));
+		log_session(&ctx, event);
 		return;
 	}
 	const Tx *tx = event->tx;
 	log_info(&ctx, "smtp.message", LOG_S("peer", event->peer), LOG_S("helo", event->helo),
-		 LOG_S("user", event->auth_user), LOG_S("tag", service->yaml->tag),
+		 LOG_S("user", event->auth_user), LOG_S("tls", tls_version(event)),
+		 LOG_S("tag", service->yaml->tag),
 		 LOG_S("from", tx->mail_from != NULL ? tx->mail_from->addr : NULL),
 		 LOG_S("to", tx_rcpt_count(tx) > 0 ? tx_rcpt(tx, 0)->to->addr : NULL),
 		 LOG_I("rcpts", tx_rcpt_count(tx)), LOG_I("bytes", event->bytes),
@@ -102,6 +121,20 @@ make_limits(const SmtpServiceYaml *yaml)
 	return gateway_limits_new(&conf);
 }
 
+/* Sessions of one worker that there are descriptors for, beside those of next hops, of large messages
+ * and of the rest of the process. */
+static unsigned
+sessions_max(const Gateway *gateway, unsigned most)
+{
+	struct rlimit limit;
+	if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY)
+		return most;
+	uint64_t all = limit.rlim_cur;
+	uint64_t kept = all / 8 + MIN(all / 2, (uint64_t)DESCRIPTORS_KEPT);
+	uint64_t share = (all - kept) / workers_count(gateway->workers);
+	return (unsigned)CLAMP(share, 1, most);
+}
+
 void
 gateway_service_init(Gateway *gateway, GatewayService *service, const SmtpServiceYaml *yaml)
 {
@@ -119,6 +152,7 @@ gateway_service_init(Gateway *gateway, GatewayService *service, const SmtpServic
 	conf->data_timeout = yaml->data_timeout;
 	conf->limits.message_max = (uint64_t)own->message_max;
 	conf->limits.rcpt_max = (unsigned)own->rcpt_max;
+	conf->limits.sessions_max = sessions_max(gateway, conf->limits.sessions_max);
 	conf->body = gateway->host.blobs;
 	conf->body.size_max = 0; /* counted by the session, which answers 552 */
 	conf->take = take;
@@ -135,6 +169,9 @@ gateway_service_init(Gateway *gateway, GatewayService *service, const SmtpServic
 		conf->admit = admit;
 		conf->leave = leave;
 	}
+	conf->lmtp = yaml->protocol == 1;
+	if (conf->lmtp)
+		conf->greeting = "LMTP koukan gateway";
 	conf->chunking = yaml->enable_bdat;
 	conf->binarymime = yaml->binarymime;
 	conf->normalize = yaml->bare_newline == 1;
@@ -172,13 +209,29 @@ take_fresh(void *arg)
 	g_free(fresh);
 }
 
+static TlsContext *
+load_tls(const SmtpServiceYaml *yaml, GError **ret_error)
+{
+	g_autoptr(TlsContext) tls = tls_server_new(yaml->cert, yaml->key, ret_error);
+	if (tls == NULL)
+		return NULL;
+	for (guint i = 0; i < yaml->certificates->len; i++) {
+		const SmtpCertYaml *more = g_ptr_array_index(yaml->certificates, i);
+		if (!tls_server_add(tls, more->cert, more->key, ret_error))
+			return NULL;
+	}
+	if (yaml->client_ca != NULL && !tls_server_ask(tls, yaml->client_ca, ret_error))
+		return NULL;
+	return g_steal_pointer(&tls);
+}
+
 bool
 gateway_service_load(GatewayService *service, GError **ret_error)
 {
 	Workers *workers = service->gateway->workers;
 	g_autoptr(TlsContext) tls = NULL;
 	if (has_tls(service)) {
-		tls = tls_server_new(service->yaml->cert, service->yaml->key, ret_error);
+		tls = load_tls(service->yaml, ret_error);
 		if (tls == NULL)
 			return false;
 	}

@@ -7,6 +7,7 @@
 #include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -25,6 +26,7 @@
 #include "store/store.h"
 
 #define POOL_THREADS 2
+#define DESCRIPTORS  65536 /* taken when the hard limit allows it */
 
 typedef struct NodeWorker {
 	WorkerPorts ports;
@@ -342,11 +344,23 @@ block_signals(sigset_t *ret_set)
 	pthread_sigmask(SIG_BLOCK, ret_set, NULL);
 }
 
+/* The soft limit is low so that programs with select() do not fail; we have none. */
+static void
+raise_descriptors(void)
+{
+	struct rlimit limit;
+	if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= DESCRIPTORS)
+		return;
+	limit.rlim_cur = MIN(limit.rlim_max, (rlim_t)DESCRIPTORS);
+	(void)setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 Node *
 node_start(const NodeOptions *options, GError **ret_error)
 {
 	sigset_t signals;
 	block_signals(&signals);
+	raise_descriptors();
 	Node *node = g_new0(Node, 1);
 	if (options->router != NULL)
 		node->router_config = router_config_ref(options->router);

@@ -38,7 +38,7 @@ static const SmtpCommandRow rows[] = {
 	RUN(AUTH, OPTIONAL, "Syntax: AUTH mechanism [initial-response]", true),
 	RUN(BDAT, OPTIONAL, "Syntax: BDAT chunk-size [LAST]", false),
 	RUN(XCLIENT, REQUIRED, "Syntax: XCLIENT attribute=value...", true),
-	REFUSE(LHLO, 502, "5.5.1", "LHLO not implemented"),
+	RUN(LHLO, OPTIONAL, "Syntax: LHLO hostname", true),
 	REFUSE(EXPN, 502, "5.5.1", "EXPN not implemented"),
 	/* A browser or proxy that was made to talk to us. */
 	CLOSE(CONNECT, 502, "5.5.1", "This is SMTP"),

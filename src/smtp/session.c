@@ -2,12 +2,15 @@
 #include "smtp/session.h"
 
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "smtp/reply.h"
 #include "smtp/session_int.h"
 #include "smtp/syntax.h"
 
 #define LINGER       (5 * USEC_PER_SEC) /* for the peer to read the last reply */
+#define TURNED_AWAY  (200 * USEC_PER_MS) /* the same for one who has said nothing yet */
 #define CLOSED_INPUT (50 * USEC_PER_MS) /* to look through what a peer sent before it closed */
 #define HELD_MAX     (16 * 1024) /* bytes of pipelined input read while an answer is awaited */
 
@@ -165,6 +168,14 @@ session_reply(SmtpSession *session, int code, const char *status, const char *te
 	conn_write(session->conn, out->str, out->len);
 }
 
+#define UNUSABLE "internal error: no usable answer"
+
+static bool
+is_usable(int code)
+{
+	return (code >= 200 && code <= 299) || (code >= 400 && code <= 599);
+}
+
 /* The status that RFC 2034 wants where upstream gave none. */
 static const char *
 default_status(int code, const char *ok_status)
@@ -176,13 +187,31 @@ void
 session_reply_response(SmtpSession *session, const Response *response, const char *ok_status)
 {
 	int code = response->code;
-	bool usable = (code >= 200 && code <= 299) || (code >= 400 && code <= 599);
-	if (!usable)
-		session_reply(session, 451, "4.3.0", "internal error: no usable answer");
+	if (!is_usable(code))
+		session_reply(session, 451, "4.3.0", UNUSABLE);
 	else if (code >= 500)
 		session_error(session, code, default_status(code, ok_status), response->message);
 	else
 		session_reply(session, code, default_status(code, ok_status), response->message);
+}
+
+unsigned
+session_message_answers(const SmtpSession *session)
+{
+	return session->conf->lmtp ? (unsigned)tx_rcpts_accepted(session->tx) : 1;
+}
+
+void
+session_reply_message(SmtpSession *session, const Response *response, unsigned answers)
+{
+	/* an error counts once, and what is held back behind it is the last of them */
+	for (unsigned i = 1; i < answers; i++) {
+		bool usable = is_usable(response->code);
+		session_reply(session, usable ? response->code : 451,
+			      usable ? default_status(response->code, "2.0.0") : "4.3.0",
+			      usable ? response->message : UNUSABLE);
+	}
+	session_reply_response(session, response, "2.0.0");
 }
 
 void
@@ -268,7 +297,6 @@ session_begin_tx(SmtpSession *session, Mailbox *from)
 	session->tx = tx_new(worker_defers(worker));
 	(void)tx_set_hosts(session->tx, session->remote, session->local);
 	(void)tx_set_smtp_meta(session->tx, session->meta);
-	(void)tx_set_auth_user(session->tx, session->auth_user);
 	if (conf->sender != NULL)
 		(void)tx_set_sender(session->tx, conf->sender, conf->tag);
 	(void)tx_set_mail_from(session->tx, from);
@@ -298,6 +326,8 @@ session_report(const SmtpSession *session, SmtpServerEvent *event)
 	event->session = session->id;
 	event->peer = session->remote->host;
 	event->helo = session->helo;
+	TlsFacts facts;
+	event->tls = conn_tls_facts(session->conn, &facts) ? &facts : NULL;
 	session->conf->on_event(session->conf->arg, event);
 }
 
@@ -379,6 +409,7 @@ data_answer(SmtpSession *session)
 		return;
 	response = response_ref(session->tx->data_response);
 	bool ok = response_ok(response);
+	unsigned answers = session_message_answers(session);
 	if (ok) {
 		session->accepted++;
 		session->errors = 0;
@@ -386,7 +417,7 @@ data_answer(SmtpSession *session)
 	}
 	session_drop_tx(session, ok ? "accepted" : "rejected", response);
 	session_set_state(session, SESSION_READY);
-	session_reply_response(session, response, "2.0.0");
+	session_reply_message(session, response, answers);
 }
 
 /* ---- deadlines ---- */
@@ -430,9 +461,10 @@ data_timeout(SmtpSession *session)
 {
 	g_autoptr(Response)
 		response = response_new(450, "4.4.2 DATA upstream timeout/internal err");
+	unsigned answers = session_message_answers(session);
 	session_drop_tx(session, "upstream timeout", response);
 	session_set_state(session, SESSION_READY);
-	session_reply_response(session, response, NULL);
+	session_reply_message(session, response, answers);
 	session_after_reply(session);
 }
 
@@ -469,6 +501,14 @@ session_forget_peer(SmtpSession *session)
 	session->esmtp = false;
 }
 
+static void
+set_text(json_t *meta, const char *key, const char *text)
+{
+	json_t *value = text != NULL ? json_string(text) : NULL; /* NULL: not UTF-8 */
+	if (value != NULL)
+		(void)json_object_set_new(meta, key, value);
+}
+
 void
 session_make_meta(SmtpSession *session)
 {
@@ -478,6 +518,13 @@ session_make_meta(SmtpSession *session)
 				  (int)session->esmtp, "tls", (int)conn_is_tls(session->conn),
 				  "auth", auth);
 	k_assert(session->meta != NULL);
+	TlsFacts facts;
+	set_text(session->meta, SMTP_META_AUTH_USER, session->auth_user);
+	if (!conn_tls_facts(session->conn, &facts))
+		return;
+	set_text(session->meta, SMTP_META_TLS_VERSION, facts.version);
+	set_text(session->meta, SMTP_META_TLS_CIPHER, facts.cipher);
+	set_text(session->meta, SMTP_META_TLS_PEER, facts.peer);
 }
 
 void
@@ -586,7 +633,7 @@ end_session(SmtpSession *session, const char *reason, CloseHow how)
 	leave(session);
 	unlink_session(session);
 	if (how == CLOSE_SEND)
-		conn_finish(session->conn, LINGER);
+		conn_finish(session->conn, session->greeted ? LINGER : TURNED_AWAY);
 	else
 		conn_free(session->conn);
 	session->conn = NULL;
@@ -758,22 +805,39 @@ smtp_sessions_set_secrets(SmtpSessions *sessions, SmtpSecrets *secrets)
 	forget_ehlo(sessions); /* the mechanisms may be others */
 }
 
-/* Turned away before there is a session. */
+/* Going down. */
 static void
-refuse(SmtpSessions *sessions, SmtpSession *session, const char *text)
+refuse(SmtpSessions *sessions, SmtpSession *session)
 {
-	if (!sessions->conf->tls_implicit) /* else nobody could read it */
-		session_reply(session, 421, "4.3.2", text);
-	conn_finish(session->conn, LINGER);
+	if (!sessions->conf->tls_implicit)
+		session_reply(session, 421, "4.3.2", "Service closing transmission channel");
+	conn_finish(session->conn, TURNED_AWAY);
 	session->state = SESSION_CLOSED;
 	session->conn = NULL;
 	worker_reap(sessions->worker, session, session_free);
+}
+
+/* All places are taken: the descriptor is given back at once, since what is left of them is for the
+ * sessions that are there. */
+static void
+turn_away(SmtpSessions *sessions, int fd)
+{
+	GString *out = sessions->out;
+	g_string_truncate(out, 0);
+	smtp_reply_format(out, 421, "4.3.2", "Error: too many connections", false);
+	if (!sessions->conf->tls_implicit) /* else nobody could read it */
+		(void)send(fd, out->str, out->len, MSG_DONTWAIT | MSG_NOSIGNAL);
+	(void)close(fd);
 }
 
 void
 smtp_sessions_accept(SmtpSessions *sessions, int fd)
 {
 	const SmtpServiceConf *conf = sessions->conf;
+	if (conf->limits.sessions_max > 0 && sessions->count >= conf->limits.sessions_max) {
+		turn_away(sessions, fd);
+		return;
+	}
 	ConnOptions options = {.line_max = conf->limits.command_line_max};
 	SmtpSession *session = g_new0(SmtpSession, 1);
 	k_assert_on(sessions->worker);
@@ -782,11 +846,7 @@ smtp_sessions_accept(SmtpSessions *sessions, int fd)
 	session->state = SESSION_HELLO;
 	session->conn = conn_new_accepted(sessions->worker, fd, &options, on_conn, session);
 	if (sessions->draining) {
-		refuse(sessions, session, "Service closing transmission channel");
-		return;
-	}
-	if (conf->limits.sessions_max > 0 && sessions->count >= conf->limits.sessions_max) {
-		refuse(sessions, session, "Error: too many connections");
+		refuse(sessions, session);
 		return;
 	}
 	session->started = clock_mono();

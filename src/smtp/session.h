@@ -17,6 +17,10 @@
  * gives up the whole transaction (450 to it and to all that follows), since it cannot be taken
  * back.
  *
+ * LMTP is the same dialogue with LHLO, and one answer to the message for each recipient that was
+ * taken.  The answers are equal: what becomes of the recipients one by one is decided upstream,
+ * where the message is either taken over for all of them or for none.
+ *
  * TLS: by STARTTLS (RFC 3207) or from the first byte (RFC 8314 3.3), with the same code behind it.
  * Bytes that came in clear behind STARTTLS are dropped and what the session knew is forgotten.
  * AUTH (RFC 4954) is offered under TLS when there are secrets.
@@ -61,6 +65,7 @@ typedef struct SmtpServerEvent {
 	const char *reason;  /* TRANSACTION: "accepted", "rejected", "reset", "new EHLO", or why the
 				session ended; SESSION: why it ended; AUTH_FAILED: why */
 	const char *auth_user; /* who has proved it; AUTH_FAILED: who was claimed; NULL: nobody */
+	const TlsFacts *tls;   /* NULL: in clear */
 	Usec duration;
 	/* TRANSACTION */
 	const Tx *tx;
@@ -97,6 +102,7 @@ typedef struct SmtpServiceConf {
 	Usec tls_timeout;       /* of a handshake; default 60 s */
 	TlsContext *tls;        /* STARTTLS; NULL: none.  smtp_sessions_set_tls replaces it */
 	bool tls_implicit;      /* the handshake comes first, and there is no STARTTLS */
+	bool lmtp;              /* LMTP (RFC 2033) instead of SMTP */
 	bool chunking;          /* CHUNKING (RFC 3030) */
 	bool binarymime;        /* and BINARYMIME: the next hop must take it, too */
 	bool normalize;         /* bare CR and LF become CRLF instead of a refusal */

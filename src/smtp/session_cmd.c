@@ -69,9 +69,14 @@ has_transaction(const SmtpSession *session)
 static void
 greet(SmtpSession *session, const SmtpCommand *command, bool esmtp)
 {
+	if (session->conf->lmtp != (command->row->verb == SMTP_VERB_LHLO)) {
+		session_error(session, session->conf->lmtp ? 500 : 502, "5.5.1",
+			      session->conf->lmtp ? "Error: this is LMTP, send LHLO"
+						  : "LHLO not implemented");
+		return;
+	}
 	if (!smtp_hello_name_is_valid(command->arg, command->arg_len)) {
-		session_error(session, 501, "5.5.4",
-			      esmtp ? "Syntax: EHLO hostname" : "Syntax: HELO hostname");
+		session_error(session, 501, "5.5.4", command->row->syntax);
 		return;
 	}
 	session_drop_tx(session, "new EHLO", NULL);
@@ -286,7 +291,8 @@ data_verdict(SmtpSession *session)
 	if (tx_rcpt_count(session->tx) == 0)
 		return (Verdict){503, "5.5.1", "Error: need RCPT command"};
 	if (tx_rcpts_accepted(session->tx) == 0)
-		return (Verdict){554, "5.5.1", "Error: no valid recipients"};
+		return (Verdict){session->conf->lmtp ? 503 : 554, "5.5.1",
+				 "Error: no valid recipients"};
 	if (session->binary)
 		return (Verdict){503, "5.5.1", "Error: BINARYMIME needs BDAT"};
 	return (Verdict){0};
@@ -396,7 +402,7 @@ cmd_quit(SmtpSession *session, const SmtpCommand *command)
 
 static void (*const handlers[SMTP_VERBS])(SmtpSession *, const SmtpCommand *) = {
 	[SMTP_VERB_HELO] = cmd_helo,         [SMTP_VERB_EHLO] = cmd_ehlo,
-	[SMTP_VERB_MAIL] = cmd_mail,         [SMTP_VERB_RCPT] = cmd_rcpt,
+	[SMTP_VERB_LHLO] = cmd_ehlo,         [SMTP_VERB_MAIL] = cmd_mail,         [SMTP_VERB_RCPT] = cmd_rcpt,
 	[SMTP_VERB_DATA] = cmd_data,         [SMTP_VERB_RSET] = cmd_rset,
 	[SMTP_VERB_NOOP] = cmd_noop,         [SMTP_VERB_VRFY] = cmd_vrfy,
 	[SMTP_VERB_HELP] = cmd_help,         [SMTP_VERB_QUIT] = cmd_quit,

@@ -134,9 +134,11 @@ static void
 refuse_message(SmtpSession *session, SessionState next)
 {
 	g_autoptr(Response) verdict = final_verdict(session);
+	/* to a chunk that is not the last one answer is due also under LMTP */
+	unsigned answers = next == SESSION_READY ? session_message_answers(session) : 1;
 	session_drop_tx(session, "rejected", verdict);
 	session_set_state(session, next);
-	session_reply_response(session, verdict, "2.0.0");
+	session_reply_message(session, verdict, answers);
 }
 
 static void
@@ -242,7 +244,8 @@ chunk_verdict(SmtpSession *session, uint64_t size, bool *ret_fails)
 		if (tx_rcpt_count(session->tx) == 0)
 			return response_new(503, "5.5.1 Error: need RCPT command");
 		if (tx_rcpts_accepted(session->tx) == 0)
-			return response_new(554, "5.5.1 Error: no valid recipients");
+			return response_new(session->conf->lmtp ? 503 : 554,
+					    "5.5.1 Error: no valid recipients");
 		break;
 	}
 	if (*ret_fails)

@@ -112,6 +112,10 @@ void session_set_state(SmtpSession *session, SessionState state);
 void session_rearm(SmtpSession *session);
 void session_reply(SmtpSession *session, int code, const char *status, const char *text);
 void session_reply_response(SmtpSession *session, const Response *response, const char *ok_status);
+/* The answer to the message: under LMTP as often as there are recipients who were accepted, counted
+ * before the transaction ends. */
+unsigned session_message_answers(const SmtpSession *session);
+void session_reply_message(SmtpSession *session, const Response *response, unsigned answers);
 /* A reply to something wrong: counted, delayed when there were many, 421 when too many. */
 void session_error(SmtpSession *session, int code, const char *status, const char *text);
 /* The same after `delay`, uncounted; `close` (static; NULL: not) ends the session behind it. */

@@ -29,8 +29,17 @@ struct Blob {
 	size_t memory_max;
 	uint64_t size_max; /* 0: none */
 	char *spill_dir;   /* NULL: default */
-	Blob *rest;        /* of a view */
+	Blob *rest;        /* of a view: then `len`, `total` and `final` are of the own bytes */
 };
+
+/* The one that grows: the blob itself or the last of its views. */
+static const Blob *
+bottom(const Blob *blob)
+{
+	while (blob->rest != NULL)
+		blob = blob->rest;
+	return blob;
+}
 
 /* ---- life ---- */
 
@@ -85,10 +94,8 @@ blob_new_bytes(const void *data, size_t len)
 Blob *
 blob_new_prefixed(const void *prefix, size_t len, Blob *rest)
 {
-	k_assert(rest->final);
 	Blob *blob = blob_new_final(prefix, len);
 	blob->rest = blob_ref(rest);
-	blob->len += rest->len;
 	blob->total = (int64_t)blob->len;
 	return blob;
 }
@@ -246,12 +253,16 @@ blob_append(Blob *blob, const void *data, size_t len, GError **ret_error)
 bool
 blob_set_total(Blob *blob, uint64_t total)
 {
-	if (total > INT64_MAX || total < blob->len)
+	uint64_t len = blob_len(blob);
+	int64_t known = blob_total(blob);
+	if (total > INT64_MAX || total < len)
 		return false;
-	if (blob->total >= 0)
-		return (uint64_t)blob->total == total;
-	if (blob->final)
-		return total == blob->len;
+	if (known >= 0)
+		return (uint64_t)known == total;
+	if (blob_is_final(blob))
+		return total == len;
+	if (blob->rest != NULL) /* what it is made of decides */
+		return false;
 	blob->total = (int64_t)total;
 	return true;
 }
@@ -259,12 +270,14 @@ blob_set_total(Blob *blob, uint64_t total)
 int64_t
 blob_total(const Blob *blob)
 {
-	return blob->total;
+	const Blob *last = bottom(blob);
+	return last->total < 0 ? -1 : (int64_t)(blob_len(blob) - last->len) + last->total;
 }
 
 void
 blob_finalize(Blob *blob)
 {
+	k_assert(bottom(blob)->final || blob->rest == NULL);
 	if (blob->final)
 		return;
 	k_assert(blob->total < 0 || (uint64_t)blob->total == blob->len);
@@ -281,13 +294,18 @@ blob_finalize(Blob *blob)
 uint64_t
 blob_len(const Blob *blob)
 {
-	return blob->len;
+	uint64_t len = blob->len;
+	while (blob->rest != NULL) {
+		blob = blob->rest;
+		len += blob->len;
+	}
+	return len;
 }
 
 bool
 blob_is_final(const Blob *blob)
 {
-	return blob->final;
+	return bottom(blob)->final;
 }
 
 static bool
@@ -311,7 +329,8 @@ bool
 blob_read(const Blob *blob, uint64_t offset, void *buf, size_t len, size_t *ret_got,
 	  GError **ret_error)
 {
-	size_t want = offset < blob->len ? (size_t)MIN((uint64_t)len, blob->len - offset) : 0;
+	uint64_t held = blob_len(blob);
+	size_t want = offset < held ? (size_t)MIN((uint64_t)len, held - offset) : 0;
 	char *out = buf;
 	size_t left = want;
 	while (left > 0) {
@@ -353,14 +372,15 @@ blob_peek(const Blob *blob, uint64_t offset, size_t *ret_len)
 char *
 blob_to_string(const Blob *blob, uint64_t max, size_t *ret_len, GError **ret_error)
 {
-	if (blob->len > max) {
+	uint64_t held = blob_len(blob);
+	if (held > max) {
 		error_set(ret_error, K_ERROR_FULL,
 			  "message body of %" G_GUINT64_FORMAT
 			  " bytes is over the limit of %" G_GUINT64_FORMAT,
-			  blob->len, max);
+			  held, max);
 		return NULL;
 	}
-	size_t len = (size_t)blob->len;
+	size_t len = (size_t)held;
 	g_autofree char *text = g_malloc(len + 1);
 	size_t got;
 	if (!blob_read(blob, 0, text, len, &got, ret_error))

@@ -215,7 +215,6 @@ tx_unref(Tx *tx)
 	json_decref(tx->notification);
 	g_free(tx->sender_name);
 	g_free(tx->sender_tag);
-	g_free(tx->auth_user);
 	g_free(tx->final_attempt_reason);
 	tx_route_free(tx->route);
 	g_free(tx);
@@ -289,16 +288,6 @@ bool
 tx_enable_notification(Tx *tx, json_t *value)
 {
 	return set_json(tx, &tx->notification, value);
-}
-
-bool
-tx_set_auth_user(Tx *tx, const char *user)
-{
-	if (tx->auth_user != NULL || user == NULL)
-		return false;
-	tx->auth_user = g_strdup(user);
-	tx_touch(tx);
-	return true;
 }
 
 bool

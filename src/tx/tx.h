@@ -82,6 +82,14 @@ void tx_route_free(TxRoute *route); /* NULL is fine */
 
 /* ---- the transaction ---- */
 
+/* Members of smtp_meta of our own, beside the four of the contract (spec 3.5): they go with the
+ * transaction from the SMTP session through the router and its rows, and no further (rest_output).
+ * All are texts and absent when there is nothing to say. */
+#define SMTP_META_AUTH_USER   "auth_user"   /* who the client has proved to be (SMTP AUTH) */
+#define SMTP_META_TLS_VERSION "tls_version" /* such as TLSv1.3 */
+#define SMTP_META_TLS_CIPHER  "tls_cipher"
+#define SMTP_META_TLS_PEER    "tls_peer" /* subject of a verified client certificate */
+
 /* Members are read freely and written only through the functions below. */
 struct Tx {
 	int refs;
@@ -94,10 +102,9 @@ struct Tx {
 	Mailbox *mail_from;
 	GPtrArray *rcpts; /* TxRcpt* */
 	TxBody *body;
-	json_t *smtp_meta;            /* object or NULL */
+	json_t *smtp_meta;            /* object or NULL; see SMTP_META_* */
 	json_t *retry, *notification; /* presence enables */
 	char *sender_name, *sender_tag;
-	char *auth_user; /* who the client proved to be (SMTP AUTH), or NULL; never serialized */
 	bool cancelled;
 	uint32_t heartbeats; /* pings that carried nothing */
 
@@ -135,7 +142,6 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(Tx, tx_unref)
 bool tx_set_mail_from(Tx *tx, Mailbox *from);                             /* counted */
 bool tx_set_hosts(Tx *tx, const HostPort *remote, const HostPort *local); /* NULL: leave */
 bool tx_set_smtp_meta(Tx *tx, json_t *meta);                              /* counted */
-bool tx_set_auth_user(Tx *tx, const char *user);                          /* NULL: leave */
 bool tx_set_sender(Tx *tx, const char *name, const char *tag);            /* tag may be NULL */
 bool tx_set_body(Tx *tx, TxBody *body);                                   /* counted */
 bool tx_enable_retry(Tx *tx, json_t *value);                              /* counted; NULL: {} */

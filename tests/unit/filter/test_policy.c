@@ -173,6 +173,48 @@ client(Harness *h)
 	tx_set_smtp_meta(h->tx, meta);
 }
 
+/* Who has authenticated, from what the SMTP session says beyond the contract. */
+static void
+test_auth_users(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *match, *meta;
+		bool rejected;
+	} cases[] = {
+		{"{matcher: smtp_auth, users: [carol, bob]}",
+		 "{\"auth\": true, \"auth_user\": \"bob\"}", true},
+		{"{matcher: smtp_auth, users: [carol]}",
+		 "{\"auth\": true, \"auth_user\": \"bob\"}", false},
+		{"{matcher: smtp_auth, users: [Bob]}",
+		 "{\"auth\": true, \"auth_user\": \"bob\"}", false},
+		{"{matcher: smtp_auth, users: []}",
+		 "{\"auth\": true, \"auth_user\": \"bob\"}", true},
+		{"{matcher: smtp_auth, users: [bob]}", "{\"auth\": true}", false},
+		{"{matcher: smtp_auth, users: [bob]}",
+		 "{\"auth\": null, \"auth_user\": \"bob\"}", false},
+		{"{matcher: smtp_auth, users: [bob]}", "{\"auth\": true, \"auth_user\": 5}",
+		 false},
+	};
+	for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+		g_autofree char *chain = g_strdup_printf(
+			"- {filter: policy_action, tag: t, match: %s, action: REJECT}\n" END,
+			cases[i].match);
+		Harness *h = setup(chain);
+		harness_start(h);
+		g_autoptr(json_t) meta = json_loads(cases[i].meta, 0, NULL);
+		tx_set_smtp_meta(h->tx, meta);
+		harness_mail(h, "alice@example.com");
+		harness_turn(h);
+		bool rejected = h->tx->mail_response != NULL &&
+				h->tx->mail_response->code == 550 &&
+				strstr(h->tx->mail_response->message, "rejected t") != NULL;
+		if (rejected != cases[i].rejected)
+			fail_msg("%zu: %s", i, cases[i].match);
+		harness_free(h);
+	}
+}
+
 static void
 test_matchers(void **state)
 {
@@ -556,7 +598,8 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_matchers),      cmocka_unit_test(test_faults),
+		cmocka_unit_test(test_matchers),
+		cmocka_unit_test(test_auth_users),      cmocka_unit_test(test_faults),
 		cmocka_unit_test(test_rcpt_matchers), cmocka_unit_test(test_dns_per_rcpt),
 		cmocka_unit_test(test_num_rcpts),     cmocka_unit_test(test_trivial),
 		cmocka_unit_test(test_reject),        cmocka_unit_test(test_reject_body),

@@ -75,7 +75,7 @@ test_smoke(void **state)
 	assert_string_equal(port->tx->sender_tag, "outbound");
 	assert_string_equal(port->tx->remote_host->host, "192.0.2.1");
 	assert_string_equal(port->tx->local_host->host, "198.51.100.1");
-	assert_ptr_equal(port->tx->smtp_meta, meta);
+	assert_ptr_equal(port->tx->smtp_meta, meta); /* nothing in it is for us alone */
 	assert_string_equal(port->tx->mail_from->addr, "alice@example.com");
 	assert_int_equal(tx_rcpt_count(port->tx), 1);
 	assert_true(port->options.rcpt_timeout > 29 * USEC_PER_SEC);
@@ -94,6 +94,24 @@ test_smoke(void **state)
 }
 
 /* A temporary MAIL response sends us to the next host, which is kept. */
+/* What the SMTP session says beyond the contract stays here. */
+static void
+test_own_meta(void **state)
+{
+	Harness *h = *state;
+	g_autoptr(json_t) meta = json_pack(
+		"{s:s, s:b, s:b, s:b, s:s, s:s, s:s, s:s}", "ehlo_host", "c", "esmtp", 1, "tls", 1,
+		"auth", 1, SMTP_META_AUTH_USER, "bob", SMTP_META_TLS_VERSION, "TLSv1.3",
+		SMTP_META_TLS_CIPHER, "X", SMTP_META_TLS_PEER, "CN=bob");
+	harness_chain(h, HOSTS OUT);
+	tx_set_smtp_meta(h->tx, meta);
+	envelope(h);
+	g_autofree char *sent = json_print(harness_port(h, 0)->tx->smtp_meta);
+	assert_string_equal(sent, "{\"ehlo_host\":\"c\",\"esmtp\":true,\"tls\":true,"
+				  "\"auth\":true}");
+	assert_int_equal(json_object_size(h->tx->smtp_meta), 8);
+}
+
 static void
 test_discovery(void **state)
 {
@@ -344,6 +362,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(test_smoke),
+		TEST(test_own_meta),
 		TEST(test_discovery),
 		TEST(test_all_hosts_fail),
 		TEST(test_permanent_stops),

@@ -19,7 +19,8 @@
 
 #include "loop/conn.h"
 
-#define HOST "mail.example.test"
+#define HOST       "mail.example.test"
+#define OTHER_HOST "other.wild.example"
 
 typedef struct End End;
 typedef void EndHook(End *end, ConnEvent event, const char *data, size_t len);
@@ -41,6 +42,7 @@ typedef struct Rig {
 static char *folder;
 static char *cert_path;
 static char *key_path;
+static char *other_path; /* for OTHER_HOST, with the same key */
 static TlsContext *server_context;
 
 static size_t
@@ -270,6 +272,68 @@ test_last_reply(void **state)
 	rig_close(&rig);
 }
 
+/* ---- several certificates, certificates of clients ---- */
+
+/* The facts that the server knows behind a handshake with this client. */
+static void
+shake(Rig *rig, TlsContext *server, TlsContext *client, const char *name, TlsFacts *ret_facts)
+{
+	rig_open(rig);
+	assert_false(conn_tls_facts(rig->server.conn, ret_facts));
+	assert_null(ret_facts->version);
+	conn_start_tls(rig->server.conn, server, true, NULL);
+	conn_start_tls(rig->client.conn, client, false, name);
+	await(rig, &rig->server, "S");
+	assert_true(conn_tls_facts(rig->server.conn, ret_facts));
+}
+
+static void
+test_names(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *name;
+		bool is_other; /* which certificate has to be trusted for it to work */
+		const char *want;
+	} cases[] = {
+		{HOST, false, "S"},
+		{OTHER_HOST, true, "S"},
+		{"x.wild.example", true, "S"},
+		{"x.y.wild.example", true, "!"},
+		{"127.0.0.1", false, "S"}, /* an address is no name: the first one */
+		{"unknown.example", false, "!(TLS handshake: certificate: hostname mismatch)"},
+	};
+	GError *trouble = NULL;
+	g_autoptr(TlsContext) server = tls_server_new(cert_path, key_path, &trouble);
+	assert_non_null(server);
+	assert_true(tls_server_add(server, other_path, key_path, &trouble));
+	for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+		Rig rig;
+		rig_open(&rig);
+		g_autoptr(TlsContext) client = tls_client_new(
+			TLS_VERIFY_NAME, cases[i].is_other ? other_path : cert_path, NULL);
+		conn_start_tls(rig.server.conn, server, true, NULL);
+		conn_start_tls(rig.client.conn, client, false, cases[i].name);
+		await(&rig, &rig.client, cases[i].want);
+		rig_close(&rig);
+	}
+	/* nobody asked for */
+	Rig rig;
+	TlsFacts facts;
+	g_autoptr(TlsContext) any = client_context(TLS_VERIFY_NONE);
+	shake(&rig, server, any, NULL, &facts);
+	assert_string_equal(facts.version, "TLSv1.3");
+	assert_non_null(strstr(facts.cipher, "TLS_"));
+	assert_null(facts.peer);
+	rig_close(&rig);
+	assert_false(tls_server_add(server, key_path, key_path, &trouble));
+	assert_non_null(strstr(trouble->message, key_path));
+	g_clear_error(&trouble);
+	assert_false(tls_server_add(server, cert_path, other_path, &trouble));
+	assert_non_null(strstr(trouble->message, other_path));
+	g_clear_error(&trouble);
+}
+
 /* ---- what goes wrong ---- */
 
 static void
@@ -364,10 +428,8 @@ test_bad_files(void **state)
 /* ---- key and certificate ---- */
 
 static void
-make_key(void)
+make_cert(EVP_PKEY *key, const char *path, const char *alternatives)
 {
-	EVP_PKEY *key = EVP_EC_gen("P-256");
-	assert_non_null(key);
 	X509 *cert = X509_new();
 	X509_set_version(cert, 2);
 	ASN1_INTEGER_set(X509_get_serialNumber(cert), 1);
@@ -379,18 +441,27 @@ make_key(void)
 				   0);
 	X509_set_issuer_name(cert, name);
 	X509_EXTENSION *names = X509V3_EXT_conf_nid(NULL, NULL, NID_subject_alt_name,
-						    "DNS:" HOST ",IP:127.0.0.1");
+						    alternatives);
 	assert_non_null(names);
 	X509_add_ext(cert, names, -1);
 	X509_EXTENSION_free(names);
 	assert_true(X509_sign(cert, key, EVP_sha256()) > 0);
-	FILE *file = fopen(cert_path, "w");
+	FILE *file = fopen(path, "w");
 	assert_int_equal(PEM_write_X509(file, cert), 1);
 	fclose(file);
-	file = fopen(key_path, "w");
+	X509_free(cert);
+}
+
+static void
+make_key(void)
+{
+	EVP_PKEY *key = EVP_EC_gen("P-256");
+	assert_non_null(key);
+	make_cert(key, cert_path, "DNS:" HOST ",IP:127.0.0.1");
+	make_cert(key, other_path, "DNS:" OTHER_HOST ",DNS:*.wild.example");
+	FILE *file = fopen(key_path, "w");
 	assert_int_equal(PEM_write_PrivateKey(file, key, NULL, NULL, 0, NULL, NULL), 1);
 	fclose(file);
-	X509_free(cert);
 	EVP_PKEY_free(key);
 }
 
@@ -404,6 +475,7 @@ group_setup(void **state)
 	folder = g_dir_make_tmp("koukan-tls-XXXXXX", NULL);
 	cert_path = g_build_filename(folder, "cert.pem", NULL);
 	key_path = g_build_filename(folder, "key.pem", NULL);
+	other_path = g_build_filename(folder, "other.pem", NULL);
 	make_key();
 	GError *trouble = NULL;
 	server_context = tls_server_new(cert_path, key_path, &trouble);
@@ -418,6 +490,8 @@ group_teardown(void **state)
 	tls_context_unref(server_context);
 	g_unlink(cert_path);
 	g_unlink(key_path);
+	g_unlink(other_path);
+	g_free(other_path);
 	g_rmdir(folder);
 	g_free(cert_path);
 	g_free(key_path);
@@ -433,7 +507,7 @@ main(void)
 		cmocka_unit_test(test_bulk),       cmocka_unit_test(test_eof_without_goodbye),
 		cmocka_unit_test(test_last_reply), cmocka_unit_test(test_verify),
 		cmocka_unit_test(test_garbage),    cmocka_unit_test(test_deadline),
-		cmocka_unit_test(test_bad_files),
+		cmocka_unit_test(test_bad_files),  cmocka_unit_test(test_names),
 	};
 	return cmocka_run_group_tests(tests, group_setup, group_teardown);
 }

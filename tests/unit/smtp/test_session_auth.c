@@ -137,7 +137,8 @@ test_offer(void **state)
 			assert_null(strstr(again, "AUTH"));
 			assert_int_equal(sock_reply(fd, NULL), 250);
 			assert_string_equal(live.last_meta, "{\"ehlo_host\":\"c\",\"esmtp\":true,"
-							    "\"tls\":false,\"auth\":true}");
+							    "\"tls\":false,\"auth\":true,"
+							    "\"auth_user\":\"bob\"}");
 		}
 		sock_close(fd);
 		live_stop(&live);

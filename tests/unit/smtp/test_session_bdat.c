@@ -274,6 +274,85 @@ test_normalize(void **state)
 	live_stop(&live);
 }
 
+/* ---- LMTP (RFC 2033): LHLO, and an answer to the message for each recipient taken ---- */
+
+static void
+lmtp(Live *live)
+{
+	all_on(live);
+	live->conf.lmtp = true;
+}
+
+#define LHLO "LHLO c|250\n"
+#define MORE "^|"
+
+static const Dialogue lmtp_dialogues[] = {
+	{"greetings", "EHLO c|500\nHELO c|500\nMAIL FROM:<a@b>|503\nLHLO|501\nlhlo c|250\n"
+		      "QUIT|221\n"},
+	{"one", LHLO MAIL RCPT "DATA|354\nx\r\n.|250\nNOOP|250\nQUIT|221\n"},
+	{"three, one of them refused", LHLO MAIL RCPT "RCPT TO:<perm@b>|550\n" RCPT
+				       "DATA|354\nx\r\n.|250\n" MORE "250\n" MAIL "QUIT|221\n"},
+	{"refused behind the dot", LHLO MAIL "RCPT TO:<dataperm@b>|250\n" RCPT RCPT
+				   "DATA|354\nx\r\n.|550\n" MORE "550\n" MORE "550\nNOOP|250\n"
+				   "QUIT|221\n"},
+	{"later", LHLO MAIL "RCPT TO:<datatemp@b>|250\n" RCPT "DATA|354\nx\r\n.|450\n" MORE
+			    "450\nQUIT|221\n"},
+	{"nobody", LHLO MAIL "DATA|503\nRCPT TO:<perm@b>|550\nDATA|503\nBDAT 2 LAST|-\n^\r\n|503\n"
+		   "QUIT|221\n"},
+	{"a fault in it", LHLO MAIL RCPT RCPT "DATA|354\nx\ny\r\n.|550\n" MORE "550\n"
+			  "QUIT|221\n"},
+	{"chunks", LHLO MAIL RCPT RCPT "BDAT 3|-\n^a\r\n|250\nBDAT 3 LAST|-\n^b\r\n|250\n" MORE
+		   "250\nQUIT|221\n"},
+	{"a fault in the last", LHLO MAIL RCPT RCPT "BDAT 3 LAST|-\n^a\nb|550\n" MORE
+				"550\nQUIT|221\n"},
+	{"a fault in the first", LHLO MAIL RCPT RCPT "BDAT 3|-\n^a\nb|550\nBDAT 0 LAST|503\n"
+				 "RSET|250\nQUIT|221\n"},
+	{"pipelined", LHLO "MAIL FROM:<a@b>\r\nRCPT TO:<x@b>\r\nRCPT TO:<y@b>\r\nDATA|250\n" MORE
+			   "250\n" MORE "250\n" MORE "354\nx\r\n.\r\nQUIT|250\n" MORE "250\n" MORE
+			   "221\n"},
+};
+
+static const Dialogue smtp_dialogues[] = {
+	{"no LMTP here", "LHLO c|502\n" EHLO "LHLO c|502\nQUIT|221\n"},
+};
+
+static void
+lmtp_late(Live *live)
+{
+	lmtp(live);
+	live->conf.data_timeout = 30 * USEC_PER_MS;
+	live->conf.limits.error_slow = 0; /* what is held back is the last answer */
+	live->conf.limits.error_delay = USEC_PER_MS;
+}
+
+static const Dialogue lmtp_late_dialogues[] = {
+	{"no answer in time", LHLO MAIL "RCPT TO:<datahang@b>|250\n" RCPT
+			      "DATA|354\nx\r\n.|450\n" MORE "450\nNOOP|250\nQUIT|221\n"},
+	{"slowed", LHLO MAIL "RCPT TO:<dataperm@b>|250\n" RCPT "DATA|354\nx\r\n.|550\n" MORE
+			     "550\nNOOP|250\nQUIT|221\n"},
+};
+
+static void
+test_lmtp(void **state)
+{
+	static const struct {
+		void (*tweak)(Live *live);
+		const Dialogue *list;
+		size_t count;
+	} runs[] = {
+		{lmtp, lmtp_dialogues, G_N_ELEMENTS(lmtp_dialogues)},
+		{lmtp_late, lmtp_late_dialogues, G_N_ELEMENTS(lmtp_late_dialogues)},
+		{all_on, smtp_dialogues, G_N_ELEMENTS(smtp_dialogues)},
+	};
+	(void)state;
+	for (size_t i = 0; i < G_N_ELEMENTS(runs); i++) {
+		Live live;
+		live_start(&live, runs[i].tweak);
+		dialogue_run(live.port, runs[i].list, runs[i].count);
+		live_stop(&live);
+	}
+}
+
 int
 main(void)
 {
@@ -281,6 +360,7 @@ main(void)
 		cmocka_unit_test(test_dialogues),   cmocka_unit_test(test_offer),
 		cmocka_unit_test(test_pipelined),   cmocka_unit_test(test_cuts),
 		cmocka_unit_test(test_tiny_chunks), cmocka_unit_test(test_normalize),
+		cmocka_unit_test(test_lmtp),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

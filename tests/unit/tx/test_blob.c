@@ -254,6 +254,39 @@ test_views(void **state)
 	}
 }
 
+/* A view grows with what it stands in front of, in memory and in the file, and ends with it. */
+static void
+test_growing_view(void **state)
+{
+	(void)state;
+	static const size_t STEPS[] = {0, 1, LIMIT - 1, LIMIT, LIMIT + 1, LIMIT + 20};
+	g_autofree char *data = pattern(LIMIT + 20);
+	g_autoptr(GString) want = g_string_new("Y: z\r\nX: y\r\n");
+	g_autoptr(Blob) base = new_small(0);
+	g_autoptr(Blob) inner = blob_new_prefixed("X: y\r\n", 6, base);
+	g_autoptr(Blob) view = blob_new_prefixed("Y: z\r\n", 6, inner);
+	for (size_t i = 0; i < G_N_ELEMENTS(STEPS); i++) {
+		size_t held = want->len - 12;
+		append(base, data + held, STEPS[i] - held);
+		g_string_append_len(want, data + held, (gssize)(STEPS[i] - held));
+		assert_false(blob_is_final(view));
+		assert_int_equal(blob_total(view), -1);
+		assert_false(blob_set_total(view, want->len + 1)); /* only its end is appended to */
+		assert_false(blob_set_total(view, want->len - 1));
+		assert_holds(view, want->str, want->len);
+	}
+	assert_true(blob_set_total(base, LIMIT + 20));
+	assert_int_equal(blob_total(view), want->len);
+	assert_false(blob_is_final(view));
+	blob_finalize(base);
+	assert_true(blob_is_final(view));
+	blob_finalize(view); /* nothing happens */
+	assert_int_equal(blob_total(view), want->len);
+	assert_true(blob_set_total(view, want->len));
+	assert_false(blob_set_total(view, want->len + 1));
+	assert_holds(view, want->str, want->len);
+}
+
 static void
 test_many_views(void **state)
 {
@@ -362,6 +395,7 @@ main(void)
 		cmocka_unit_test(test_total),
 		cmocka_unit_test(test_bytes),
 		cmocka_unit_test(test_views),
+		cmocka_unit_test(test_growing_view),
 		cmocka_unit_test(test_many_views),
 		cmocka_unit_test(test_to_string_limit),
 		cmocka_unit_test(test_bad_dir),
