@@ -56,7 +56,7 @@ output_linger(Output *output)
 static char *
 bounce_id(const Output *output, BounceKind kind)
 {
-	if (kind == BOUNCE_FAILURE && output->row != ROW_NONE)
+	if (kind == BOUNCE_END && output->row != ROW_NONE)
 		return g_strconcat(output->tx->id, "-b", NULL);
 	return ids_tx_new(worker_index(output->home->worker), output->home->router->host.entropy);
 }
@@ -115,11 +115,11 @@ void
 output_take_over_failure(Output *output)
 {
 	Tx *tx = output->tx;
-	if (tx->mail_from != NULL && tx->mail_from->addr[0] == '\0') {
-		tx_set_durable(tx); /* nobody to tell (RFC 5321 4.5.5) */
+	if (bounce_is_unwanted(tx)) {
+		tx_set_durable(tx);
 		return;
 	}
-	if (output_send_bounce(output, BOUNCE_FAILURE, late_bounce_done, tx_ref(tx)) == NULL) {
+	if (output_send_bounce(output, BOUNCE_END, late_bounce_done, tx_ref(tx)) == NULL) {
 		tx_unref(tx);
 		tx_refuse_durable(tx);
 	}
@@ -145,7 +145,7 @@ output_finish(Output *output, const char *reason)
 		output_settle(output);
 	} else {
 		if (reason != NULL)
-			output_send_bounce(output, BOUNCE_FAILURE, NULL, NULL);
+			output_send_bounce(output, BOUNCE_END, NULL, NULL);
 		if (keep)
 			output_insert(output);
 	}

@@ -70,7 +70,7 @@ output_settle(Output *output)
 		return;
 	}
 	output_job_begin(output);
-	if (output_send_bounce(output, BOUNCE_FAILURE, on_noticed, output) != NULL)
+	if (output_send_bounce(output, BOUNCE_END, on_noticed, output) != NULL)
 		return;
 	output->jobs--;
 	output->owes_notice = false;

@@ -66,6 +66,10 @@ finish(SmtpDelivery *delivery, Response *response, ClientAfter after)
 	delivery_set_state(delivery, DELIVERY_DONE);
 	if (delivery->lmtp != NULL)
 		delivery_lmtp_tell(delivery);
+	if (response_ok(response) && delivery->client != NULL && !delivery->client->caps.dsn)
+		tx_set_handover(delivery->tx, delivery->conf->protocol == SMTP_PROTOCOL_LMTP
+						      ? TX_HANDOVER_DELIVERED
+						      : TX_HANDOVER_RELAYED);
 	(void)tx_answer_data(delivery->tx, response);
 	delivery_give_back(delivery, after);
 }
