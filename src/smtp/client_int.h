@@ -117,6 +117,8 @@ struct SmtpDelivery {
 	bool bdat;             /* in chunks; `text` writes them, otherwise `writer` */
 	SmtpDataWriter writer;
 	SmtpTextWriter text;
+	Deadline dot_sent; /* the end of the message was written; 0: not */
+	Usec dot_took;     /* until its (last) reply */
 	Response *dead;
 	SmtpLmtp *lmtp; /* several recipients over LMTP; else NULL */
 };

@@ -123,3 +123,5 @@ unsigned smtp_client_pool_count(const SmtpClientPool *pool);
 /* Starts the delivery of `tx` to tx->remote_host, which must be an address literal:
  * `400 SmtpEndpoint: bad request: ...` in mail_response otherwise. */
 TxPort *smtp_delivery_start(SmtpClientPool *pool, const SmtpOutputConf *conf, Tx *tx);
+/* For a port made by it: how long the hop took to answer the end of the message; 0: it has not. */
+Usec smtp_delivery_dot_took(const TxPort *port);

@@ -35,6 +35,8 @@ delivery_set_state(SmtpDelivery *delivery, DeliveryState state)
 {
 	k_assert((successors[delivery->state] & (1U << state)) != 0);
 	delivery->state = state;
+	if (state == DELIVERY_DOT)
+		delivery->dot_sent = clock_mono();
 }
 
 void
@@ -407,6 +409,8 @@ static void
 dot_reply(SmtpDelivery *delivery, unsigned index, const SmtpReply *reply)
 {
 	ClientAfter after = reply->code / 100 == 2 ? CLIENT_CLEAN : CLIENT_RESET;
+	if (delivery->dot_sent > 0)
+		delivery->dot_took = clock_mono() - delivery->dot_sent;
 	if (delivery->state == DELIVERY_EMPTY)
 		finish_empty(delivery, CLIENT_RESET);
 	else if (delivery->lmtp == NULL)
@@ -599,4 +603,10 @@ smtp_delivery_start(SmtpClientPool *pool, const SmtpOutputConf *conf, Tx *tx)
 	defer_init(&delivery->start, on_start, delivery);
 	defer_queue(worker_defers(pool->worker), &delivery->start);
 	return &delivery->port;
+}
+
+Usec
+smtp_delivery_dot_took(const TxPort *port)
+{
+	return ((const SmtpDelivery *)port)->dot_took;
 }
