@@ -13,27 +13,14 @@
 #include "base/json.h"
 #include "base/text.h"
 #include "cmd/cmd.h"
+#include "cmd/sink_int.h"
 #include "loop/listen.h"
-#include "smtp/session.h"
 
 #define SHOWN_MAX   10000                 /* bytes of a message that is printed line by line */
 #define MESSAGE_MAX (256 * 1024 * 1024)   /* bytes */
 #define HANG        (3600 * USEC_PER_SEC) /* what "timeout" addresses wait */
 
 typedef enum Step { STEP_MAIL, STEP_RCPT, STEP_DATA, STEPS } Step;
-
-typedef struct Sink {
-	const char *host, *dir;
-	uint16_t port;
-	bool json, quiet, smtps;
-	const char *cert, *key, *auth; /* files */
-	int codes[STEPS];              /* answers by Step; 0: as the address says */
-	uint64_t delay;                /* milliseconds before each answer */
-	Workers *workers;
-	SmtpServiceConf conf;
-	SmtpSessions *sessions;
-	uint64_t count; /* messages so far; the worker's */
-} Sink;
 
 /* ---- output ---- */
 
@@ -136,8 +123,8 @@ print_json(json_t *envelope, const char *body, size_t len)
 	(void)fflush(stdout);
 }
 
-static Response *
-take_message(Sink *sink, const Tx *tx)
+Response *
+sink_take_message(Sink *sink, const Tx *tx)
 {
 	g_autoptr(GError) error = NULL;
 	size_t len = 0;
@@ -218,7 +205,7 @@ answer_data(SinkPort *port)
 	else if (g_str_has_prefix(addr, "dataperm"))
 		(void)tx_answer_data(tx, response_new(550, "data perm"));
 	else
-		(void)tx_answer_data(tx, take_message(port->sink, tx));
+		(void)tx_answer_data(tx, sink_take_message(port->sink, tx));
 }
 
 static void
@@ -290,7 +277,10 @@ on_accept(void *arg, Worker *worker, int fd, const NetAddr *peer)
 	Sink *sink = arg;
 	(void)worker;
 	(void)peer;
-	smtp_sessions_accept(sink->sessions, fd);
+	if (sink->peers != NULL)
+		sink_peers_accept(sink->peers, fd);
+	else
+		smtp_sessions_accept(sink->sessions, fd);
 }
 
 /* Numbers go on behind what is in the folder already. */
@@ -318,7 +308,9 @@ free_sessions(void *arg)
 {
 	Sink *sink = arg;
 	smtp_sessions_free(sink->sessions);
+	sink_peers_free(sink->peers);
 	sink->sessions = NULL;
+	sink->peers = NULL;
 }
 
 /* What the files of the command line say. */
@@ -331,7 +323,7 @@ load_files(Sink *sink, GError **ret_error)
 			return false;
 		sink->conf.tls_implicit = sink->smtps;
 	}
-	if (sink->auth != NULL) {
+	if (sink->auth != NULL && !sink->lmtp && sink->faults->len == 0) {
 		sink->conf.secrets = smtp_secrets_load(sink->auth, ret_error);
 		if (sink->conf.secrets == NULL)
 			return false;
@@ -349,7 +341,12 @@ run(Sink *sink, const sigset_t *until, GError **ret_error)
 	sink->workers = workers_new(1, ret_error);
 	if (sink->workers == NULL)
 		return false;
-	sink->sessions = smtp_sessions_new(workers_get(sink->workers, 0), &sink->conf);
+	Worker *worker = workers_get(sink->workers, 0);
+	/* the product's session does not misbehave, and is no LMTP server */
+	if (sink->lmtp || sink->faults->len > 0)
+		sink->peers = sink_peers_new(sink, worker);
+	else
+		sink->sessions = smtp_sessions_new(worker, &sink->conf);
 	Listener *listener = NULL;
 	if (workers_start(sink->workers, ret_error))
 		listener = listener_open(sink->workers, sink->host, sink->port, on_accept, sink,
@@ -384,10 +381,21 @@ usage(FILE *out)
 		"  --require-auth   and refuses MAIL without it\n"
 		"  --bdat, --dsn    offers CHUNKING and BINARYMIME; DSN\n"
 		"  --mail CODE, --rcpt CODE, --data CODE   answers so (data: to the message)\n"
-		"  --delay MS       waits before each of these answers\n\n"
+		"  --delay MS       waits before each of these answers\n"
+		"  --lmtp           speaks LMTP: an answer for each recipient\n",
+		out);
+	(void)fputs(sink_fault_help, out);
+	(void)fputs(
+		"\nWith --lmtp or --fault it is a simpler server, which takes any credentials and\n"
+		"knows no special addresses and none of the options --mail to --delay.  Otherwise:\n"
 		"Recipients that begin with rcpttemp, rcptperm or rcpttimeout are refused or never\n"
 		"answered at RCPT; a single recipient that begins with datatemp, dataperm or\n"
-		"datatimeout likewise behind the message.\n",
+		"datatimeout likewise behind the message.\n\n"
+		"Examples:\n"
+		"  koukan sink 2525 --dir mail\n"
+		"  koukan sink 2525 --quiet --fault message/10:drop --fault rcpt:slow=100\n"
+		"  koukan sink 2424 --lmtp --fault 'message/2:452 4.2.2 full'\n"
+		"  koukan sink 2525 --tls cert.pem key.pem --fault tls:junk\n",
 		out);
 }
 
@@ -421,6 +429,13 @@ parse_server(Sink *sink, char **argv, int argc, int *at)
 		sink->conf.chunking = sink->conf.binarymime = true;
 	} else if (strcmp(arg, "--dsn") == 0) {
 		sink->conf.dsn = true;
+	} else if (strcmp(arg, "--lmtp") == 0) {
+		sink->lmtp = true;
+	} else if (strcmp(arg, "--fault") == 0 && left >= 1) {
+		SinkFault fault;
+		if (!sink_fault_parse(argv[++*at], &fault))
+			return false;
+		g_array_append_val(sink->faults, fault);
 	} else if (strcmp(arg, "--auth") == 0 && left >= 1) {
 		sink->auth = argv[++*at];
 	} else if (strcmp(arg, "--delay") == 0 && left >= 1) {
@@ -463,6 +478,12 @@ parse(Sink *sink, int argc, char **argv)
 	return true;
 }
 
+static void
+fault_clear(void *data)
+{
+	g_free(((SinkFault *)data)->text);
+}
+
 int
 cmd_sink(int argc, char **argv)
 {
@@ -475,8 +496,11 @@ cmd_sink(int argc, char **argv)
 		return 0;
 	}
 	smtp_service_conf_init(&sink.conf);
+	sink.faults = g_array_new(FALSE, FALSE, sizeof(SinkFault));
+	g_array_set_clear_func(sink.faults, fault_clear);
 	if (!parse(&sink, argc, argv) || (sink.smtps && sink.cert == NULL)) {
 		usage(stderr);
+		g_array_unref(sink.faults);
 		return 2;
 	}
 	/* OpenSSL writes without MSG_NOSIGNAL */
@@ -500,5 +524,6 @@ cmd_sink(int argc, char **argv)
 		(void)fprintf(stderr, "koukan sink: %s\n", error->message);
 	tls_context_unref(sink.conf.tls);
 	smtp_secrets_unref(sink.conf.secrets);
+	g_array_unref(sink.faults);
 	return ok ? 0 : 1;
 }

@@ -142,9 +142,21 @@ smtp_usage(FILE *out)
 		"  --bdat                  BDAT where CHUNKING is offered\n"
 		"  --pipelining, --no-pipelining\n"
 		"                          use it where it is offered (default), or never\n"
-		"  --count N               N messages; prints rates instead of replies\n"
+		"  --count N               N messages; prints rates and times (milliseconds, and\n"
+		"                          from the final dot to its reply) instead of replies\n"
 		"  --connections M         M at a time\n",
 		out);
+	(void)fputs("\nExamples:\n"
+		    "  koukan smtp localhost 2525 me.example a@me.example b@you.example\n"
+		    "  koukan smtp --starttls --tls-ca ca.pem mx.you.example 25 me.example \\\n"
+		    "      a@me.example b@you.example < letter.eml\n"
+		    "  (cat password; cat letter.eml) | koukan smtp --tls --auth-user app \\\n"
+		    "      --auth-password-stdin smtp.you.example 465 me.example a@me.example \\\n"
+		    "      b@you.example\n"
+		    "  koukan smtp --lmtp localhost 24 me.example a@me.example b@me.example\n"
+		    "  koukan smtp --count 10000 --connections 20 localhost 2525 me.example \\\n"
+		    "      a@me.example b@you.example\n",
+		    out);
 }
 
 typedef struct Flag {

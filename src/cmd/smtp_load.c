@@ -13,7 +13,7 @@ typedef struct Load {
 	uint64_t left; /* to be started */
 	uint64_t running;
 	SmtpLoadResult result;
-	GArray *latencies; /* Usec */
+	GArray *latencies, *dots; /* Usec */
 	atomic_ullong done;
 } Load;
 
@@ -64,8 +64,11 @@ on_item(void *arg, Tx *tx)
 	tx_unwatch(&item->watch);
 	count_result(&load->result, tx);
 	Usec took = clock_mono() - item->began;
+	Usec dot = smtp_delivery_dot_took(item->port);
 	if (load->latencies->len < LATENCIES_MAX)
 		g_array_append_val(load->latencies, took);
+	if (dot > 0 && load->dots->len < LATENCIES_MAX)
+		g_array_append_val(load->dots, dot);
 	worker_reap(load->sending->worker, item, item_free);
 	load->running--;
 	atomic_fetch_add(&load->done, 1);
@@ -113,6 +116,16 @@ percentile(const GArray *sorted, double share)
 }
 
 static void
+print_times(const char *what, GArray *times)
+{
+	if (times->len == 0)
+		return;
+	g_array_sort(times, compare);
+	(void)printf("%s: p50 %.3f, p90 %.3f, p99 %.3f, max %.3f\n", what, percentile(times, 0.5),
+		     percentile(times, 0.9), percentile(times, 0.99), percentile(times, 1));
+}
+
+static void
 print_result(Load *load, uint64_t count, Usec span)
 {
 	const SmtpLoadResult *result = &load->result;
@@ -124,10 +137,8 @@ print_result(Load *load, uint64_t count, Usec span)
 		     ", failed for now %" G_GUINT64_FORMAT ", not acknowledged %" G_GUINT64_FORMAT
 		     "\n",
 		     result->accepted, result->refused, result->deferred, result->unacknowledged);
-	g_array_sort(load->latencies, compare);
-	(void)printf("milliseconds: p50 %.3f, p90 %.3f, p99 %.3f, max %.3f\n",
-		     percentile(load->latencies, 0.5), percentile(load->latencies, 0.9),
-		     percentile(load->latencies, 0.99), percentile(load->latencies, 1));
+	print_times("milliseconds", load->latencies);
+	print_times("from the final dot to its reply", load->dots);
 	(void)fflush(stdout);
 }
 
@@ -152,6 +163,7 @@ smtp_load(Sending *sending, uint64_t count, SmtpLoadResult *ret_result)
 	if (count == 0)
 		return;
 	load.latencies = g_array_new(FALSE, FALSE, sizeof(Usec));
+	load.dots = g_array_new(FALSE, FALSE, sizeof(Usec));
 	load_now = &load;
 	Deadline began = clock_mono();
 	worker_post(sending->worker, load_start, sending);
@@ -162,4 +174,5 @@ smtp_load(Sending *sending, uint64_t count, SmtpLoadResult *ret_result)
 	print_result(&load, count, span);
 	*ret_result = load.result;
 	g_array_unref(load.latencies);
+	g_array_unref(load.dots);
 }

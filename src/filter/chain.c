@@ -132,8 +132,10 @@ link_take_answers(Link *link)
 		if (response != NULL && tx_rcpt(down, index)->response == NULL)
 			tx_answer_rcpt(down, index, response_ref(response));
 	}
-	if (up->data_response != NULL && down->data_response == NULL)
+	if (up->data_response != NULL && down->data_response == NULL) {
+		tx_set_handover(down, up->handover);
 		tx_answer_data(down, response_ref(up->data_response));
+	}
 }
 
 /* ---- the walk ---- */

@@ -254,6 +254,8 @@ take_answers(Filter *filter)
 		    !contradicts_mail(up, response))
 			tx_answer_rcpt(down, index, response_ref(response));
 	}
+	if (down->data_response == NULL && up->data_response != NULL && !up->notifies)
+		tx_set_handover(down, up->handover);
 	if (down->data_response == NULL && up->data_response != NULL)
 		tx_answer_data(down, response_ref(up->data_response));
 }

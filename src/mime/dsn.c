@@ -9,6 +9,16 @@
 #define DIAGNOSTIC_MAX 800 /* octets of a peer's text in one field */
 #define ID_MAX         900 /* octets of a Message-ID that is quoted */
 
+static const struct {
+	const char *name, *subject, *text;
+} actions[] = {
+	[DSN_FAILED] = {"failed", "failure", "Your message could not be delivered to"},
+	[DSN_DELAYED] = {"delayed", "delay", "Your message could not be delivered yet to"},
+	[DSN_RELAYED] = {"relayed", "relay", "Your message was handed on to the next host for"},
+	[DSN_DELIVERED] = {"delivered", "success", "Your message was delivered to"},
+};
+_Static_assert(G_N_ELEMENTS(actions) == DSN_ACTIONS, "words for each action");
+
 /* What is being written. */
 typedef struct Dsn {
 	const DsnInput *input;
@@ -119,6 +129,21 @@ original_id(const DsnInput *input)
 	return NULL;
 }
 
+bool
+dsn_may_return(const char *message, size_t len)
+{
+	size_t start = 0;
+	for (size_t i = 0; i < len; i++) {
+		unsigned char c = (unsigned char)message[i];
+		bool pair = c == '\r' && i + 1 < len && message[i + 1] == '\n';
+		if (c == 0 || c >= 0x80 || c == '\n' || (c == '\r' && !pair) || i - start > 998)
+			return false;
+		if (pair)
+			start = ++i + 1;
+	}
+	return len > 0 && start == len;
+}
+
 static const char *
 domain_of(const char *address)
 {
@@ -139,7 +164,7 @@ append_head(const Dsn *dsn)
 	g_string_append_printf(out, "Message-ID: <%s@%s>\r\n", input->unique,
 			       domain_of(input->mailer_daemon));
 	g_string_append_printf(out, "Subject: Delivery Status Notification (%s)\r\n",
-			       input->delayed ? "delay" : "failure");
+			       actions[input->action].subject);
 	if (input->header != NULL) {
 		g_autofree char *id = original_id(input);
 		if (id != NULL)
@@ -168,15 +193,16 @@ append_text(const Dsn *dsn)
 {
 	const DsnInput *input = dsn->input;
 	GString *out = dsn->out;
-	g_string_append(out, input->delayed
-				     ? "Your message could not be delivered yet to\r\n\r\n    "
-				     : "Your message could not be delivered to\r\n\r\n    ");
+	g_string_append_printf(out, "%s\r\n\r\n    ", actions[input->action].text);
 	append_clean(dsn, input->rcpt, DIAGNOSTIC_MAX);
 	g_string_append_printf(out, "\r\n\r\nThe last answer was:\r\n\r\n    %d ", input->code);
 	append_clean(dsn, input->text, DIAGNOSTIC_MAX);
-	if (input->delayed)
+	if (input->action == DSN_DELAYED)
 		g_string_append(out, "\r\n\r\nThis is a warning only: it will be tried again, and "
 				     "you need not send it again.");
+	else if (input->action == DSN_RELAYED)
+		g_string_append(out, "\r\n\r\nThat host sends no notifications of delivery, so "
+				     "this is the last one.");
 	else if (input->code / 100 == 4)
 		g_string_append(out, "\r\n\r\nIt was tried for as long as the settings here allow, "
 				     "and will not be tried again.");
@@ -190,9 +216,11 @@ digits(const char *text)
 }
 
 void
-dsn_status(int code, const char *text, bool delayed, char out[DSN_STATUS_MAX])
+dsn_status(int code, const char *text, DsnAction action, char out[DSN_STATUS_MAX])
 {
-	int class = code / 100 == 4 || delayed ? 4 : 5;
+	bool good = action == DSN_RELAYED || action == DSN_DELIVERED;
+	bool delayed = action == DSN_DELAYED;
+	int class = good ? 2 : code / 100 == 4 || delayed ? 4 : 5;
 	g_snprintf(out, DSN_STATUS_MAX, "%d.%s", class, class == 4 && !delayed ? "4.7" : "0.0");
 	if (class == 4 && !delayed)
 		return;
@@ -215,17 +243,21 @@ append_status(const Dsn *dsn)
 	const DsnInput *input = dsn->input;
 	GString *out = dsn->out;
 	char status[DSN_STATUS_MAX];
-	dsn_status(input->code, input->text, input->delayed, status);
+	dsn_status(input->code, input->text, input->action, status);
+	if (input->envid != NULL)
+		append_field(dsn, "Original-Envelope-Id", "", input->envid);
 	g_string_append_printf(out, "Reporting-MTA: dns; %s\r\n", domain_of(input->mailer_daemon));
 	append_date(out, "Arrival-Date", input->arrival);
 	g_string_append(out, "\r\n");
+	if (input->orcpt != NULL)
+		append_field(dsn, "Original-Recipient", "", input->orcpt);
 	append_final_recipient(dsn);
-	g_string_append_printf(out, "Action: %s\r\n", input->delayed ? "delayed" : "failed");
+	g_string_append_printf(out, "Action: %s\r\n", actions[input->action].name);
 	g_string_append_printf(out, "Status: %s\r\n", status);
 	g_autofree char *code = g_strdup_printf("smtp; %d ", input->code);
 	append_field(dsn, "Diagnostic-Code", code, input->text);
 	append_date(out, "Last-Attempt-Date", input->now);
-	if (input->delayed && input->retry_until != 0)
+	if (input->action == DSN_DELAYED && input->retry_until != 0)
 		append_date(out, "Will-Retry-Until", input->retry_until);
 	g_string_append(out, "\r\n");
 }
@@ -265,8 +297,13 @@ dsn_build(const DsnInput *input)
 	append_text(&dsn);
 	append_part(&dsn, dsn.utf8 ? "message/global-delivery-status" : "message/delivery-status");
 	append_status(&dsn);
-	append_part(&dsn, dsn.utf8 ? "message/global-headers" : "text/rfc822-headers");
-	if (input->header != NULL)
+	if (input->full != NULL)
+		append_part(&dsn, "message/rfc822");
+	else
+		append_part(&dsn, dsn.utf8 ? "message/global-headers" : "text/rfc822-headers");
+	if (input->full != NULL)
+		g_string_append_len(dsn.out, input->full, (gssize)input->full_len);
+	else if (input->header != NULL)
 		append_original(&dsn);
 	g_string_append_printf(dsn.out, "\r\n--=_%s--\r\n", input->unique);
 	return dsn.out;

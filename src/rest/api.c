@@ -142,7 +142,7 @@ static void
 send_answer(void *arg)
 {
 	RestCall *call = arg;
-	HttpHeader headers[3];
+	HttpHeader headers[4];
 	size_t n = 0;
 	if (call->etag != NULL)
 		headers[n++] = (HttpHeader){"etag", call->etag};
@@ -150,6 +150,8 @@ send_answer(void *arg)
 		headers[n++] = (HttpHeader){"location", call->location};
 	if (call->content_range != NULL)
 		headers[n++] = (HttpHeader){"content-range", call->content_range};
+	if (call->handover != NULL)
+		headers[n++] = (HttpHeader){REST_HANDOVER_HEADER, call->handover};
 	const char *type = call->text == NULL ? NULL
 			   : call->is_json    ? "application/json"
 					      : "text/plain; charset=utf-8";
@@ -203,6 +205,8 @@ rest_answer_tx(RestCall *call, int status, const Tx *tx)
 	const RestHost *host = call->api->host;
 	g_autoptr(json_t) json = tx_to_json(tx, TX_JSON_READ, NULL, &host->uris);
 	call->etag = g_strdup_printf("%" G_GUINT64_FORMAT, tx->version);
+	if (!tx->notifies)
+		call->handover = rest_handover_name(tx->handover);
 	rest_answer_json(call, status, json_print(json));
 }
 

@@ -7,6 +7,7 @@
 #include <stdatomic.h>
 
 #include "rest/api.h"
+#include "rest/handover.h"
 #include "rest/range.h"
 
 typedef enum RestRoute {
@@ -55,7 +56,8 @@ struct RestCall {
 	/* the answer */
 	int status;
 	char *etag, *location, *content_range;
-	char *text; /* JSON or plain */
+	const char *handover; /* REST_HANDOVER_HEADER; static */
+	char *text;           /* JSON or plain */
 	bool is_json;
 
 	/* a long poll, on the owner */

@@ -13,6 +13,7 @@
 #include "base/json.h"
 #include "base/text.h"
 #include "http/route.h"
+#include "rest/handover.h"
 #include "rest/remote_int.h"
 #include "tx/codec.h"
 
@@ -136,6 +137,8 @@ remote_take(Remote *remote, const HttpResult *result, const char *bad_json, cons
 		remote_fail_reason(remote, bad_json);
 		return false;
 	}
+	const char *handover = http_result_header(result, REST_HANDOVER_HEADER);
+	tx_set_handover(remote->tx, rest_handover_from_name(handover));
 	if (!tx_merge_read(remote->tx, json, NULL)) {
 		remote_fail_reason(remote, bad_delta);
 		return false;

@@ -6,6 +6,9 @@
 #include "base/json.h"
 #include "mime/build.h"
 #include "mime/dsn.h"
+#include "smtp/dsn_param.h"
+
+#define FULL_MAX (1024 * 1024) /* bytes of a message that RET=FULL returns as a whole */
 
 static const Response *
 failure_of(const Tx *tx)
@@ -38,8 +41,25 @@ render_headers(const json_t *builder)
 	return mime_build(body, NULL);
 }
 
-/* The header block of the message that failed; its rest is not returned (RFC 3464 2: enough to
- * recognise it). */
+/* All of the message, where that is asked for and can be done: RET=FULL, not too long, and fit to
+ * stand in a notification. */
+static char *
+original_full(const Tx *tx, size_t *ret_len)
+{
+	if (tx->body == NULL || !smtp_dsn_wants_full(tx->mail_from))
+		return NULL;
+	g_autoptr(Blob) raw = tx->body->raw != NULL ? blob_ref(tx->body->raw)
+						    : mime_build(tx->body, NULL);
+	size_t len = 0;
+	g_autofree char *text = raw != NULL ? blob_to_string(raw, FULL_MAX, &len, NULL) : NULL;
+	if (text == NULL || !dsn_may_return(text, len))
+		return NULL;
+	*ret_len = len;
+	return g_steal_pointer(&text);
+}
+
+/* The header block of the message; its rest is not returned (RFC 3464 2: enough to recognise it).
+ */
 static char *
 original_header(const Tx *tx, size_t *ret_len)
 {
@@ -52,41 +72,92 @@ original_header(const Tx *tx, size_t *ret_len)
 }
 
 bool
+bounce_is_unwanted(const Tx *tx)
+{
+	if (tx->mail_from != NULL && tx->mail_from->addr[0] == '\0')
+		return true; /* nobody to tell (RFC 5321 4.5.5) */
+	return tx_rcpt_count(tx) == 1 &&
+	       (smtp_dsn_notify(tx_rcpt(tx, 0)->to) & SMTP_NOTIFY_FAILURE) == 0;
+}
+
+static bool
+can_notify(const Tx *tx, const EndpointConf *endpoint, const char *mailer_daemon)
+{
+	return endpoint->notification_sender != NULL && mailer_daemon != NULL &&
+	       tx->mail_from != NULL && tx->mail_from->addr[0] != '\0' && tx_rcpt_count(tx) == 1;
+}
+
+/* What there is to tell, and the answer that decided; NULL: nothing. */
+static const Response *
+verdict_of(const Tx *tx, BounceKind kind, DsnAction *ret_action)
+{
+	unsigned notify = smtp_dsn_notify(tx_rcpt(tx, 0)->to);
+	const Response *failure = failure_of(tx);
+	if (kind == BOUNCE_END && failure == NULL) {
+		bool told = response_ok(tx->data_response) && tx->handover != TX_HANDOVER_NONE;
+		*ret_action = tx->handover == TX_HANDOVER_DELIVERED ? DSN_DELIVERED : DSN_RELAYED;
+		return told && (notify & SMTP_NOTIFY_SUCCESS) != 0 ? tx->data_response : NULL;
+	}
+	unsigned wanted = kind == BOUNCE_DELAY ? SMTP_NOTIFY_DELAY : SMTP_NOTIFY_FAILURE;
+	*ret_action = kind == BOUNCE_DELAY ? DSN_DELAYED : DSN_FAILED;
+	return tx->notification != NULL && !tx->cancelled && (notify & wanted) != 0 ? failure
+										    : NULL;
+}
+
+bool
 bounce_is_owed(const Tx *tx, const EndpointConf *endpoint, const char *mailer_daemon)
 {
-	return tx->notification != NULL && endpoint->notification_sender != NULL &&
-	       mailer_daemon != NULL && !tx->cancelled && tx->mail_from != NULL &&
-	       tx->mail_from->addr[0] != '\0' && tx_rcpt_count(tx) == 1 && failure_of(tx) != NULL;
+	DsnAction action;
+	return can_notify(tx, endpoint, mailer_daemon) &&
+	       verdict_of(tx, BOUNCE_END, &action) != NULL;
+}
+
+/* The message; `input` lacks what is the transaction's. */
+static Blob *
+build_report(const Tx *tx, DsnInput *input)
+{
+	uint64_t random[2];
+	ids_random(random, sizeof(random));
+	g_autofree char *unique = g_strdup_printf(
+		"%016" G_GINT64_MODIFIER "x%016" G_GINT64_MODIFIER "x", random[0], random[1]);
+	g_autofree char *envid = smtp_dsn_envid(tx->mail_from);
+	g_autofree char *orcpt = smtp_dsn_orcpt(tx_rcpt(tx, 0)->to);
+	g_autofree char *header = original_header(tx, &input->header_len);
+	g_autofree char *full = NULL;
+	if (input->action == DSN_FAILED) /* RET is about these only (RFC 3461 4.3) */
+		full = original_full(tx, &input->full_len);
+	input->unique = unique;
+	input->to = tx->mail_from->addr;
+	input->rcpt = tx_rcpt(tx, 0)->to->addr;
+	input->envid = envid;
+	input->orcpt = orcpt;
+	input->header = header;
+	input->full = full;
+	GString *message = dsn_build(input);
+	Blob *blob = blob_new_bytes(message->str, message->len);
+	g_string_free(message, TRUE);
+	return blob;
 }
 
 Tx *
 bounce_new(const Tx *tx, const EndpointConf *endpoint, const char *mailer_daemon, int64_t creation,
 	   BounceKind kind)
 {
-	if (!bounce_is_owed(tx, endpoint, mailer_daemon))
+	DsnAction action;
+	if (!can_notify(tx, endpoint, mailer_daemon))
 		return NULL;
-	const Response *failure = failure_of(tx);
-	uint64_t random[2];
-	ids_random(random, sizeof(random));
-	g_autofree char *unique = g_strdup_printf(
-		"%016" G_GINT64_MODIFIER "x%016" G_GINT64_MODIFIER "x", random[0], random[1]);
-	DsnInput input = {.mailer_daemon = mailer_daemon,
-			  .to = tx->mail_from->addr,
-			  .rcpt = tx_rcpt(tx, 0)->to->addr,
-			  .code = failure->code,
-			  .text = failure->message,
-			  .unique = unique,
-			  .arrival = creation,
-			  .now = clock_wall_sec(),
-			  .delayed = kind == BOUNCE_DELAY,
-			  .retry_until = endpoint->has_retry && endpoint->retry.deadline >= 0
-						 ? creation + endpoint->retry.deadline
-						 : 0};
-	g_autofree char *header = original_header(tx, &input.header_len);
-	input.header = header;
-	GString *message = dsn_build(&input);
-	g_autoptr(Blob) blob = blob_new_bytes(message->str, message->len);
-	g_string_free(message, TRUE);
+	const Response *verdict = verdict_of(tx, kind, &action);
+	if (verdict == NULL)
+		return NULL;
+	bool ends = endpoint->has_retry && endpoint->retry.deadline >= 0;
+	DsnInput report = {.mailer_daemon = mailer_daemon,
+			   .action = action,
+			   .code = verdict->code,
+			   .text = verdict->message,
+			   .arrival = creation,
+			   .now = clock_wall_sec(),
+			   .retry_until = ends ? creation + endpoint->retry.deadline : 0};
+	g_autoptr(Blob) blob = build_report(tx, &report);
 	g_autoptr(TxBody) body = tx_body_new_raw(blob);
 	/* To an address outside ASCII the notification itself is not ASCII (mime/dsn.h). */
 	static const EsmtpParam eight_bit[] = {{(char *)"BODY", (char *)"8BITMIME"},

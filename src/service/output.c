@@ -283,6 +283,7 @@ output_new(RouterHome *home, Tx *tx, const SenderConf *sender, const EndpointCon
 	output->origin = origin;
 	output->promised = origin != OUTPUT_FROM_REST;
 	output->creation = clock_wall_sec();
+	tx->notifies = true;
 	output->acks = g_array_new(FALSE, FALSE, sizeof(Ack));
 	output->cancels = g_array_new(FALSE, FALSE, sizeof(Ack));
 	timer_init(&output->timer, home->worker, on_timer, output);

@@ -57,7 +57,7 @@ output_linger(Output *output)
 static char *
 bounce_id(const Output *output, BounceKind kind)
 {
-	if (kind == BOUNCE_FAILURE)
+	if (kind == BOUNCE_END)
 		return g_strconcat(output->tx->id, "-b", NULL);
 	return ids_tx_new(worker_index(output->home->worker), output->home->router->host.entropy);
 }
@@ -114,11 +114,11 @@ void
 output_take_over_failure(Output *output)
 {
 	Tx *tx = output->tx;
-	if (tx->mail_from != NULL && tx->mail_from->addr[0] == '\0') {
-		tx_set_durable(tx); /* nobody to tell (RFC 5321 4.5.5) */
+	if (bounce_is_unwanted(tx)) {
+		tx_set_durable(tx);
 		return;
 	}
-	if (!output_send_bounce(output, BOUNCE_FAILURE, late_bounce_done, tx_ref(tx))) {
+	if (!output_send_bounce(output, BOUNCE_END, late_bounce_done, tx_ref(tx))) {
 		tx_unref(tx);
 		tx_refuse_durable(tx);
 	}
@@ -138,8 +138,8 @@ output_finish(Output *output, const char *reason)
 	output_set_state(output, OUTPUT_DONE);
 	timer_cancel(&output->timer);
 	output_log_end(output, "tx.end", reason != NULL ? reason : ROW_ONESHOT);
-	if (reason != NULL &&
-	    bounce_is_owed(tx, output->endpoint, output->home->router->config->mailer_daemon_mailbox))
+	if (reason != NULL && bounce_is_owed(tx, output->endpoint,
+					     output->home->router->config->mailer_daemon_mailbox))
 		output->notice = NOTICE_OWED;
 	/* A REST client that has not uploaded all of its message holds it still: what is owed then
 	 * is owed from the end of the upload on (output_complete). */

@@ -67,7 +67,8 @@ struct SmtpDest {
 	Deadline plain_until; /* no STARTTLS (opportunistic) */
 	GQueue clients;       /* all of them */
 	GQueue idle;          /* the last one used first */
-	GQueue waiting;       /* deliveries without a client */
+	GQueue waiting;       /* deliveries without a client, at most SMTP_WAITING_MAX */
+	Timer relief;         /* while some wait: who holds a connection for nothing? */
 };
 
 struct SmtpClientPool {
@@ -80,6 +81,7 @@ struct SmtpClientPool {
 typedef enum DeliveryState {
 	DELIVERY_NEW,     /* no MAIL yet */
 	DELIVERY_WAITING, /* for a connection */
+	DELIVERY_PARKED,  /* its recipients are answered, others needed the connection */
 	DELIVERY_RUNNING, /* envelope commands, DATA */
 	DELIVERY_BODY,    /* 354 came: the message */
 	DELIVERY_EMPTY,   /* 354 came without a recipient: a lone dot was sent */
@@ -106,12 +108,17 @@ struct SmtpDelivery {
 	bool retried; /* a dead reused connection was replaced once */
 	bool plain;   /* an opportunistic handshake failed: without TLS now */
 	bool replied; /* something came back in this transaction */
+	bool again; /* after PARKED: what the hop took before is asked once more, nobody is told */
+	unsigned again_left;  /* recipients of those without a reply */
+	Deadline quiet_since; /* the last reply to the envelope */
 	bool mail_pushed, data_pushed, utf8;
 	unsigned rcpts_pushed; /* seen; those that could not be sent are answered already */
 	uint64_t offset;       /* of the message, given to the connection */
 	bool bdat;             /* in chunks; `text` writes them, otherwise `writer` */
 	SmtpDataWriter writer;
 	SmtpTextWriter text;
+	Deadline dot_sent; /* the end of the message was written; 0: not */
+	Usec dot_took;     /* until its (last) reply */
 	Response *dead;
 	SmtpLmtp *lmtp; /* several recipients over LMTP; else NULL */
 };
@@ -177,6 +184,12 @@ typedef struct ClientLoss {
 } ClientLoss;
 /* The client is gone. */
 void delivery_on_lost(SmtpDelivery *delivery, const ClientLoss *loss);
+/* Its envelope is answered and the message is not there: the connection stands still. */
+bool delivery_is_quiet(const SmtpDelivery *delivery);
+/* By the pool, when it is quiet: gives its connection back until there is something to send. */
+void delivery_park(SmtpDelivery *delivery);
+/* By the pool, instead of a connection. */
+void delivery_on_full(SmtpDelivery *delivery);
 /* By the pool: it is freed. */
 void delivery_on_pool_free(SmtpDelivery *delivery);
 

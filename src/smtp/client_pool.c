@@ -5,6 +5,10 @@
 
 #include "smtp/client_int.h"
 
+#define RELIEF_EVERY (50 * USEC_PER_MS) /* a look at the connections while somebody waits */
+
+static void on_relief(void *arg);
+
 void
 smtp_output_conf_init(SmtpOutputConf *conf)
 {
@@ -79,8 +83,17 @@ dest_get(SmtpClientPool *pool, const SmtpOutputConf *conf, const NetAddr *addr)
 	dest->key = key;
 	dest->pool = pool;
 	dest->addr = *addr;
+	timer_init(&dest->relief, pool->worker, on_relief, dest);
 	g_hash_table_insert(pool->dests, &dest->key, dest);
 	return dest;
+}
+
+static void
+dest_free(void *arg)
+{
+	SmtpDest *dest = arg;
+	timer_clear(&dest->relief);
+	g_free(dest);
 }
 
 /* A destination without connections and without anybody waiting is forgotten. */
@@ -118,18 +131,43 @@ take_idle(SmtpDest *dest, SmtpDelivery *delivery)
 	delivery_on_ready(delivery);
 }
 
-/* Every connection is held by a transaction that itself waits for its message, which may come
- * after this one's answer: the recipients of one message, a transaction each.  Waiting would be
- * for nothing. */
-static bool
-dest_is_stuck(const SmtpDest *dest)
+/* Connections that stand still are taken back for those who wait, as many as are not on their way
+ * back already. */
+static void
+on_relief(void *arg)
 {
+	SmtpDest *dest = arg;
+	g_autoptr(GPtrArray) quiet = g_ptr_array_new();
+	unsigned coming = 0;
 	for (const GList *at = dest->clients.head; at != NULL; at = at->next) {
 		const SmtpClient *client = at->data;
-		if (client->delivery == NULL || tx_body_ready(client->delivery->tx))
-			return false;
+		if (client->delivery == NULL)
+			coming++;
+		else if (delivery_is_quiet(client->delivery))
+			g_ptr_array_add(quiet, client->delivery);
 	}
-	return true;
+	/* parking may end a connection, and so change the list */
+	for (guint i = 0; i < quiet->len && coming < dest->waiting.length; i++, coming++)
+		delivery_park(g_ptr_array_index(quiet, i));
+	if (dest->waiting.length > 0)
+		timer_set(&dest->relief, RELIEF_EVERY);
+}
+
+static void
+wait_for_one(SmtpDest *dest, SmtpDelivery *delivery)
+{
+	if (dest->waiting.length >= SMTP_WAITING_MAX) {
+		delivery_on_full(delivery);
+		return;
+	}
+	delivery->dest = dest;
+	g_queue_push_tail_link(&dest->waiting, &delivery->wait_link);
+	timer_set(&delivery->wait, client_wait_timeout(delivery->conf));
+	if (!timer_is_set(&dest->relief))
+		timer_set(&dest->relief, RELIEF_EVERY);
+	/* a free connection is no use to one who needs a fresh one, but it has its place */
+	if (dest->idle.length > 0)
+		client_leave(dest->idle.tail->data);
 }
 
 void
@@ -141,13 +179,7 @@ pool_acquire(SmtpDelivery *delivery, PoolWant want)
 	} else if (dest->clients.length < dest_limit(dest)) {
 		delivery->client = dest_connect(dest, delivery);
 	} else {
-		delivery->dest = dest;
-		g_queue_push_tail_link(&dest->waiting, &delivery->wait_link);
-		timer_set(&delivery->wait,
-			  dest_is_stuck(dest) ? 0 : client_wait_timeout(delivery->conf));
-		/* a free connection is no use to one who needs a fresh one, but it has its place */
-		if (dest->idle.length > 0)
-			client_leave(dest->idle.tail->data);
+		wait_for_one(dest, delivery);
 	}
 }
 
@@ -209,7 +241,7 @@ smtp_client_pool_new(Worker *worker)
 {
 	SmtpClientPool *pool = g_new0(SmtpClientPool, 1);
 	pool->worker = worker;
-	pool->dests = g_hash_table_new_full(key_hash, key_equal, NULL, g_free);
+	pool->dests = g_hash_table_new_full(key_hash, key_equal, NULL, dest_free);
 	return pool;
 }
 

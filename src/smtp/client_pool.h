@@ -19,6 +19,13 @@
  * response is the failure, a temporary one if there is one: a repetition may give the others a
  * second copy, but nobody's is lost.  A reply that does not come is a temporary failure.
  *
+ * A transaction whose recipients are answered holds a connection until its message comes, and the
+ * message may come only when other transactions have their answers, too: the recipients of one
+ * message, a transaction each.  So while others wait for a connection to that destination, one
+ * that has stood still for SMTP_QUIET_MAX is taken back (RSET) and lent to them.  Its transaction
+ * asks for a connection again when there is something to send, and repeats MAIL and RCPT there; if
+ * the hop now refuses what it took before, that is the answer to the message.
+ *
  * Connections are kept by address and SmtpOutputConf, so by TLS policy, credentials, source address
  * and EHLO name, too.  Own worker only. */
 #include <glib.h>
@@ -48,7 +55,11 @@ typedef enum SmtpTlsPolicy {
 	SMTP_TLS_POLICIES
 } SmtpTlsPolicy;
 
-#define SMTP_LMTP_HOLD (5 * USEC_PER_SEC)
+#define SMTP_LMTP_HOLD   (5 * USEC_PER_SEC)
+#define SMTP_WAITING_MAX 1000 /* deliveries that wait for a connection to one destination */
+#define SMTP_QUIET_MAX                                                                             \
+	(250 * USEC_PER_MS) /* how long a connection stays with a transaction whose                \
+			       message is not there while others wait */
 #define SMTP_CHUNK_MIN 4096 /* bytes of a BDAT chunk that is not the last */
 #define SMTP_CHUNK_MAX (1024 * 1024)
 #define SMTP_TLS_PLAIN                                                                             \
@@ -112,3 +123,5 @@ unsigned smtp_client_pool_count(const SmtpClientPool *pool);
 /* Starts the delivery of `tx` to tx->remote_host, which must be an address literal:
  * `400 SmtpEndpoint: bad request: ...` in mail_response otherwise. */
 TxPort *smtp_delivery_start(SmtpClientPool *pool, const SmtpOutputConf *conf, Tx *tx);
+/* For a port made by it: how long the hop took to answer the end of the message; 0: it has not. */
+Usec smtp_delivery_dot_took(const TxPort *port);

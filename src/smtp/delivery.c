@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* NEW > WAITING > RUNNING > BODY > DOT > DONE      RUNNING > EMPTY > DONE
  *                 RUNNING > FAILED (MAIL refused)  any > DEAD, DONE
+ *                 RUNNING > PARKED > WAITING (others need the connection more)
  * WAITING also follows RUNNING once, when a reused connection turns out to be dead. */
 #include <string.h>
 
@@ -18,7 +19,9 @@
 static const unsigned successors[DELIVERY_STATES] = {
 	[DELIVERY_NEW] = TO(WAITING) | TO(DEAD) | TO(DONE),
 	[DELIVERY_WAITING] = TO(RUNNING) | TO(DEAD) | TO(DONE),
-	[DELIVERY_RUNNING] = TO(WAITING) | TO(BODY) | TO(EMPTY) | TO(FAILED) | TO(DEAD) | TO(DONE),
+	[DELIVERY_PARKED] = TO(WAITING) | TO(DEAD) | TO(DONE),
+	[DELIVERY_RUNNING] = TO(WAITING) | TO(PARKED) | TO(BODY) | TO(EMPTY) | TO(FAILED) |
+			     TO(DEAD) | TO(DONE),
 	[DELIVERY_BODY] = TO(DOT) | TO(DEAD) | TO(DONE),
 	[DELIVERY_EMPTY] = TO(DEAD) | TO(DONE),
 	[DELIVERY_DOT] = TO(DEAD) | TO(DONE),
@@ -32,6 +35,8 @@ delivery_set_state(SmtpDelivery *delivery, DeliveryState state)
 {
 	k_assert((successors[delivery->state] & (1U << state)) != 0);
 	delivery->state = state;
+	if (state == DELIVERY_DOT)
+		delivery->dot_sent = clock_mono();
 }
 
 void
@@ -63,6 +68,10 @@ finish(SmtpDelivery *delivery, Response *response, ClientAfter after)
 	delivery_set_state(delivery, DELIVERY_DONE);
 	if (delivery->lmtp != NULL)
 		delivery_lmtp_tell(delivery);
+	if (response_ok(response) && delivery->client != NULL && !delivery->client->caps.dsn)
+		tx_set_handover(delivery->tx, delivery->conf->protocol == SMTP_PROTOCOL_LMTP
+						      ? TX_HANDOVER_DELIVERED
+						      : TX_HANDOVER_RELAYED);
 	(void)tx_answer_data(delivery->tx, response);
 	delivery_give_back(delivery, after);
 }
@@ -121,13 +130,37 @@ push_mail(SmtpDelivery *delivery)
 	};
 	Response *refusal = smtp_envelope_mail(client->pipeline.text, delivery->tx->mail_from,
 					       &client->caps, &options);
-	if (refusal != NULL) {
+	if (refusal != NULL && delivery->again)
+		finish(delivery, refusal, CLIENT_CLEAN);
+	else if (refusal != NULL)
 		mail_failed(delivery, refusal, CLIENT_CLEAN);
+	if (refusal != NULL)
 		return false;
-	}
 	pipeline_push(&client->pipeline, PIPE_MAIL, 0);
 	delivery->mail_pushed = true;
 	return true;
+}
+
+/* It is asked for a second time, after PARKED. */
+static bool
+is_again(const SmtpDelivery *delivery, unsigned index)
+{
+	return delivery->again && response_ok(tx_rcpt(delivery->tx, index)->response);
+}
+
+/* The hop refuses now what it took before.  The whole is sent again later when others would have
+ * to go without the message. */
+static void
+again_refused(SmtpDelivery *delivery, Response *response)
+{
+	Response *verdict = response;
+	if (tx_rcpts_accepted(delivery->tx) > 1) {
+		verdict = response_newf(450,
+					"4.5.1 a recipient is refused now: %d %s " SMTP_NOT_SENT,
+					response->code, response->message);
+		response_unref(response);
+	}
+	finish(delivery, verdict, CLIENT_RESET);
 }
 
 static void
@@ -138,17 +171,23 @@ push_rcpts(SmtpDelivery *delivery)
 	for (; delivery->rcpts_pushed < tx_rcpt_count(tx); delivery->rcpts_pushed++) {
 		unsigned i = delivery->rcpts_pushed;
 		Response *refusal;
-		if (tx_rcpt(tx, i)->response != NULL)
+		bool again = is_again(delivery, i);
+		if (tx_rcpt(tx, i)->response != NULL && !again)
 			continue; /* somebody else knew already */
 		if (delivery->data_pushed)
 			refusal = response_new(503, "5.5.1 recipient after the message");
 		else
 			refusal = smtp_envelope_rcpt(client->pipeline.text, tx_rcpt(tx, i)->to,
 						     &client->caps, delivery->utf8);
+		if (refusal != NULL && again) {
+			again_refused(delivery, refusal);
+			return;
+		}
 		if (refusal != NULL)
 			(void)tx_answer_rcpt(tx, i, refusal);
 		else
 			pipeline_push(&client->pipeline, PIPE_RCPT, i);
+		delivery->again_left += again ? 1 : 0;
 	}
 }
 
@@ -161,6 +200,14 @@ no_recipients(const Tx *tx)
 			return response_new(450, NO_RECIPIENTS);
 	}
 	return response_new(554, NO_RECIPIENTS);
+}
+
+/* The message, or enough of it to begin, is there. */
+static bool
+has_message(const SmtpDelivery *delivery)
+{
+	const Blob *raw = delivery_raw(delivery);
+	return tx_body_ready(delivery->tx) || (raw != NULL && blob_len(raw) >= STREAM_MIN);
 }
 
 /* The hop takes nobody: as finish, when all that were held back are told. */
@@ -180,7 +227,7 @@ push_data(SmtpDelivery *delivery)
 	Blob *raw = delivery_raw(delivery);
 	bool all_answered = delivery_answered(delivery) == tx_rcpt_count(tx);
 
-	if (tx->body == NULL || delivery->data_pushed)
+	if (tx->body == NULL || delivery->data_pushed || delivery->again_left > 0 || client == NULL)
 		return;
 	bool final = tx_body_is_final(tx->body);
 	if (all_answered && delivery_accepted(delivery) == 0) {
@@ -223,6 +270,47 @@ run(SmtpDelivery *delivery)
 		client_pump(delivery->client);
 }
 
+/* ---- others need the connection ---- */
+
+bool
+delivery_is_quiet(const SmtpDelivery *delivery)
+{
+	const Tx *tx = delivery->tx;
+	return delivery->state == DELIVERY_RUNNING && delivery->mail_pushed &&
+	       !delivery->data_pushed && delivery->again_left == 0 &&
+	       delivery->rcpts_pushed == tx_rcpt_count(tx) &&
+	       pipeline_is_empty(&delivery->client->pipeline) &&
+	       delivery_answered(delivery) == tx_rcpt_count(tx) && !has_message(delivery) &&
+	       clock_passed(delivery->quiet_since + SMTP_QUIET_MAX);
+}
+
+void
+delivery_park(SmtpDelivery *delivery)
+{
+	delivery_set_state(delivery, DELIVERY_PARKED);
+	delivery->again = true;
+	delivery->replied = delivery->mail_pushed = false;
+	delivery_give_back(delivery, CLIENT_RESET);
+}
+
+/* There is something to send. */
+static void
+come_back(SmtpDelivery *delivery)
+{
+	const Tx *tx = delivery->tx;
+	bool same = delivery->rcpts_pushed == tx_rcpt_count(tx);
+	if (same && !has_message(delivery))
+		return;
+	if (same && tx_rcpts_accepted(tx) == 0) {
+		if (tx_body_ready(tx))
+			finish_empty(delivery, CLIENT_CLEAN);
+		return;
+	}
+	delivery->rcpts_pushed = 0;
+	delivery_set_state(delivery, DELIVERY_WAITING);
+	pool_acquire(delivery, POOL_ANY);
+}
+
 /* ---- what happens ---- */
 
 static void
@@ -252,6 +340,9 @@ look(SmtpDelivery *delivery)
 			delivery_set_state(delivery, DELIVERY_WAITING);
 			pool_acquire(delivery, POOL_ANY);
 		}
+		break;
+	case DELIVERY_PARKED:
+		come_back(delivery);
 		break;
 	case DELIVERY_RUNNING:
 		run(delivery);
@@ -318,6 +409,8 @@ static void
 dot_reply(SmtpDelivery *delivery, unsigned index, const SmtpReply *reply)
 {
 	ClientAfter after = reply->code / 100 == 2 ? CLIENT_CLEAN : CLIENT_RESET;
+	if (delivery->dot_sent > 0)
+		delivery->dot_took = clock_mono() - delivery->dot_sent;
 	if (delivery->state == DELIVERY_EMPTY)
 		finish_empty(delivery, CLIENT_RESET);
 	else if (delivery->lmtp == NULL)
@@ -342,6 +435,10 @@ delivery_on_reply(SmtpDelivery *delivery, PipeKind kind, unsigned index, const S
 	delivery->replied = true;
 	switch (kind) {
 	case PIPE_MAIL:
+		if (reply->code / 100 != 2 && delivery->again) {
+			finish(delivery, reply_response(reply), CLIENT_RESET);
+			return;
+		}
 		if (reply->code / 100 != 2) {
 			mail_failed(delivery, reply_response(reply), CLIENT_RESET);
 			return;
@@ -349,7 +446,13 @@ delivery_on_reply(SmtpDelivery *delivery, PipeKind kind, unsigned index, const S
 		(void)tx_answer_mail(delivery->tx, reply_response(reply));
 		break;
 	case PIPE_RCPT:
-		if (!delivery_lmtp_take_rcpt(delivery, index, reply))
+		if (delivery->again_left > 0 && is_again(delivery, index)) {
+			delivery->again_left--;
+			if (reply->code / 100 != 2) {
+				again_refused(delivery, reply_response(reply));
+				return;
+			}
+		} else if (!delivery_lmtp_take_rcpt(delivery, index, reply))
 			(void)tx_answer_rcpt(delivery->tx, index, reply_response(reply));
 		break;
 	case PIPE_DATA:
@@ -364,6 +467,7 @@ delivery_on_reply(SmtpDelivery *delivery, PipeKind kind, unsigned index, const S
 	default:
 		k_unreachable();
 	}
+	delivery->quiet_since = clock_mono();
 	/* the last answer may be what the message waits for */
 	if (delivery->state == DELIVERY_RUNNING &&
 	    delivery_answered(delivery) == tx_rcpt_count(delivery->tx))
@@ -405,7 +509,7 @@ delivery_on_lost(SmtpDelivery *delivery, const ClientLoss *loss)
 		delivery->retried = delivery->retried || dead;
 		delivery->plain = delivery->plain || plain;
 		delivery->mail_pushed = delivery->data_pushed = false;
-		delivery->rcpts_pushed = 0;
+		delivery->rcpts_pushed = delivery->again_left = 0;
 		if (delivery->state != DELIVERY_WAITING)
 			delivery_set_state(delivery, DELIVERY_WAITING);
 		pool_acquire(delivery, POOL_FRESH);
@@ -427,6 +531,12 @@ delivery_on_pool_free(SmtpDelivery *delivery)
 			     response_newf(450, "4.3.2 shutting down %s",
 					   delivery->state == DELIVERY_DOT ? SMTP_UNACKNOWLEDGED
 									   : SMTP_NOT_SENT));
+}
+
+void
+delivery_on_full(SmtpDelivery *delivery)
+{
+	timer_set(&delivery->wait, 0); /* not within the call that asked */
 }
 
 static void
@@ -493,4 +603,10 @@ smtp_delivery_start(SmtpClientPool *pool, const SmtpOutputConf *conf, Tx *tx)
 	defer_init(&delivery->start, on_start, delivery);
 	defer_queue(worker_defers(pool->worker), &delivery->start);
 	return &delivery->port;
+}
+
+Usec
+smtp_delivery_dot_took(const TxPort *port)
+{
+	return ((const SmtpDelivery *)port)->dot_took;
 }

@@ -73,13 +73,16 @@ is_orcpt(const char *value)
 	return smtp_xtext_is_valid(semicolon + 1);
 }
 
+/* False when it is malformed. */
 static bool
-is_notify(const char *value)
+read_notify(const char *value, unsigned *ret_bits)
 {
 	static const char *const names[] = {"SUCCESS", "FAILURE", "DELAY"};
-	if (text_equal_nocase(value, "NEVER"))
-		return true;
 	unsigned seen = 0;
+	if (text_equal_nocase(value, "NEVER")) {
+		*ret_bits = 0;
+		return true;
+	}
 	g_auto(GStrv) words = g_strsplit(value, ",", 5);
 	for (unsigned i = 0; words[i] != NULL; i++) {
 		unsigned bit = 0;
@@ -89,7 +92,16 @@ is_notify(const char *value)
 			return false;
 		seen |= bit;
 	}
+	if (seen != 0)
+		*ret_bits = seen;
 	return seen != 0;
+}
+
+static bool
+is_notify(const char *value)
+{
+	unsigned bits = 0;
+	return read_notify(value, &bits);
 }
 
 static SmtpDsnParam
@@ -118,4 +130,45 @@ smtp_dsn_rcpt_param(const char *keyword, const char *value)
 	if (text_equal_nocase(keyword, "ORCPT"))
 		return verdict(value != NULL && is_orcpt(value));
 	return SMTP_DSN_OTHER;
+}
+
+/* ---- of a mailbox ---- */
+
+unsigned
+smtp_dsn_notify(const Mailbox *to)
+{
+	unsigned bits = SMTP_NOTIFY_FAILURE | SMTP_NOTIFY_DELAY;
+	const EsmtpParam *param = mailbox_param(to, "NOTIFY");
+	if (param != NULL && param->value != NULL)
+		(void)read_notify(param->value, &bits);
+	return bits;
+}
+
+bool
+smtp_dsn_wants_full(const Mailbox *from)
+{
+	const EsmtpParam *param = mailbox_param(from, "RET");
+	return param != NULL && text_equal_nocase(param->value, "FULL");
+}
+
+char *
+smtp_dsn_envid(const Mailbox *from)
+{
+	const EsmtpParam *param = mailbox_param(from, "ENVID");
+	bool good = param != NULL &&
+		    smtp_dsn_mail_param(param->keyword, param->value) == SMTP_DSN_OK;
+	return good ? smtp_xtext_decode(param->value) : NULL;
+}
+
+char *
+smtp_dsn_orcpt(const Mailbox *to)
+{
+	const EsmtpParam *param = mailbox_param(to, "ORCPT");
+	if (param == NULL || param->value == NULL || !is_orcpt(param->value))
+		return NULL;
+	const char *address = strchr(param->value, ';') + 1;
+	g_autofree char *decoded = smtp_xtext_decode(address);
+	/* of type utf-8 it may stand there as it is */
+	return g_strdup_printf("%.*s%s", (int)(address - param->value), param->value,
+			       decoded != NULL ? decoded : address);
 }

@@ -5,6 +5,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "tx/address.h"
+
 #define SMTP_DSN_ENVID_MAX 100 /* bytes as sent (RFC 3461 5.4) */
 #define SMTP_DSN_ORCPT_MAX 500
 
@@ -23,3 +25,15 @@ typedef enum SmtpDsnParam {
 SmtpDsnParam smtp_dsn_mail_param(const char *keyword, const char *value);
 /* NOTIFY=NEVER|(SUCCESS|FAILURE|DELAY)[,...] and ORCPT=addr-type;xtext. */
 SmtpDsnParam smtp_dsn_rcpt_param(const char *keyword, const char *value);
+
+/* What the sender wants to hear of; without NOTIFY, or with one that is malformed, failures and
+ * what we warn of anyway (RFC 3461 4.1).  0: NEVER. */
+#define SMTP_NOTIFY_SUCCESS 1U
+#define SMTP_NOTIFY_FAILURE 2U
+#define SMTP_NOTIFY_DELAY   4U
+unsigned smtp_dsn_notify(const Mailbox *to);
+/* RET=FULL was given. */
+bool smtp_dsn_wants_full(const Mailbox *from);
+/* The values of ENVID, and of ORCPT as "type;address", decoded; NULL: none, or malformed. */
+char *smtp_dsn_envid(const Mailbox *from);
+char *smtp_dsn_orcpt(const Mailbox *to);

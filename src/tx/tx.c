@@ -191,6 +191,7 @@ forget_answers(Tx *tx)
 	for (size_t i = 0; i < tx_rcpt_count(tx); i++)
 		g_clear_pointer(&tx_rcpt(tx, i)->response, response_unref);
 	tx->rcpt_answers = 0;
+	tx->handover = TX_HANDOVER_NONE;
 }
 
 void
@@ -419,6 +420,12 @@ tx_begin_attempt(Tx *tx)
 	forget_answers(tx);
 	tx->attempt_count++;
 	tx_touch(tx);
+}
+
+void
+tx_set_handover(Tx *tx, TxHandover handover)
+{
+	tx->handover = handover;
 }
 
 void

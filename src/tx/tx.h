@@ -80,6 +80,14 @@ typedef struct TxRoute {
 TxRoute *tx_route_new(void);
 void tx_route_free(TxRoute *route); /* NULL is fine */
 
+/* What a 2xx to the message means to a sender who asked for a notification (RFC 3461 5.2). */
+typedef enum TxHandover {
+	TX_HANDOVER_NONE,      /* the next node sees to it, or nobody knows */
+	TX_HANDOVER_RELAYED,   /* to a next hop without DSN: it will tell nothing */
+	TX_HANDOVER_DELIVERED, /* the same, and it was the end of the way (LMTP) */
+	TX_HANDOVERS
+} TxHandover;
+
 /* ---- the transaction ---- */
 
 /* Members of smtp_meta of our own, beside the four of the contract (spec 3.5): they go with the
@@ -113,6 +121,7 @@ struct Tx {
 	uint32_t rcpt_answers; /* how many recipients have one */
 	Response *data_response;
 	json_t *filter_output; /* object by filter name, or NULL */
+	TxHandover handover;   /* set before data_response; never in the JSON */
 	int attempt_count;     /* 0 before the first */
 	char *final_attempt_reason;
 
@@ -120,6 +129,7 @@ struct Tx {
 	TxRoute *route;
 	bool durable;            /* the router has it on disk and will deliver or bounce it */
 	bool durable_refused;    /* retries were asked for, and the router cannot take it over */
+	bool notifies;           /* its router sends the notices: nobody is told of `handover` */
 	uint32_t body_notes;     /* how often the body was noted */
 	uint32_t outputs;        /* how often filter_output changed */
 	bool body_final;         /* the end of the body was noted */
@@ -162,6 +172,7 @@ void tx_heartbeat(Tx *tx);
 bool tx_answer_mail(Tx *tx, Response *response);
 bool tx_answer_rcpt(Tx *tx, size_t index, Response *response);
 bool tx_answer_data(Tx *tx, Response *response);
+void tx_set_handover(Tx *tx, TxHandover handover); /* notes no change: comes with the answer */
 /* Merges into filter_output; `output` is moved. */
 void tx_set_filter_output(Tx *tx, const char *filter, json_t *output);
 /* Forgets answers and filter output, attempt_count += 1. */

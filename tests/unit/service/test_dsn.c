@@ -63,26 +63,29 @@ test_status(void **state)
 	static const struct {
 		int code;
 		const char *text;
-		bool delayed;
+		DsnAction action;
 		const char *want;
 	} cases[] = {
-		{550, "5.1.1 no such user", false, "5.1.1"},
-		{550, "5.7.999", false, "5.7.999"},
-		{550, "no such user", false, "5.0.0"},
-		{550, "", false, "5.0.0"},
-		{550, "4.2.2 of another class", false, "5.0.0"},
-		{550, "5.1.1000 too long", false, "5.0.0"},
-		{550, "5.1.1.1", false, "5.0.0"},
-		{550, "5.1", false, "5.0.0"},
-		{550, "5.1.", false, "5.0.0"},
-		{550, "5.1.1x", false, "5.0.0"},
-		{452, "4.2.2 over quota", false, "4.4.7"},
-		{452, "4.2.2 over quota", true, "4.2.2"},
-		{452, "over quota", true, "4.0.0"},
+		{550, "5.1.1 no such user", DSN_FAILED, "5.1.1"},
+		{550, "5.7.999", DSN_FAILED, "5.7.999"},
+		{550, "no such user", DSN_FAILED, "5.0.0"},
+		{550, "", DSN_FAILED, "5.0.0"},
+		{550, "4.2.2 of another class", DSN_FAILED, "5.0.0"},
+		{550, "5.1.1000 too long", DSN_FAILED, "5.0.0"},
+		{550, "5.1.1.1", DSN_FAILED, "5.0.0"},
+		{550, "5.1", DSN_FAILED, "5.0.0"},
+		{550, "5.1.", DSN_FAILED, "5.0.0"},
+		{550, "5.1.1x", DSN_FAILED, "5.0.0"},
+		{452, "4.2.2 over quota", DSN_FAILED, "4.4.7"},
+		{452, "4.2.2 over quota", DSN_DELAYED, "4.2.2"},
+		{452, "over quota", DSN_DELAYED, "4.0.0"},
+		{250, "2.6.0 taken", DSN_RELAYED, "2.6.0"},
+		{250, "taken", DSN_DELIVERED, "2.0.0"},
+		{250, "5.1.1 of another class", DSN_RELAYED, "2.0.0"},
 	};
 	for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
 		char got[DSN_STATUS_MAX];
-		dsn_status(cases[i].code, cases[i].text, cases[i].delayed, got);
+		dsn_status(cases[i].code, cases[i].text, cases[i].action, got);
 		if (strcmp(got, cases[i].want) != 0)
 			fail_msg("%s: %s", cases[i].text, got);
 	}
@@ -129,7 +132,7 @@ test_delay(void **state)
 				.code = 450,
 				.text = "4.2.1 later",
 				.unique = "0",
-				.delayed = true,
+				.action = DSN_DELAYED,
 				.retry_until = 1709754151};
 	GString *dsn = dsn_build(&input);
 	assert_non_null(strstr(dsn->str, "(delay)\r\n"));
@@ -260,7 +263,7 @@ test_owed(void **state)
 			.notification_sender = cases[i].configured ? (char *)"submission" : NULL,
 			.notification_tag = (char *)"notification"};
 		g_autoptr(Tx) tx = make_failed(&queue, &cases[i]);
-		g_autoptr(Tx) bounce = bounce_new(tx, &endpoint, "daemon@x", 1, BOUNCE_FAILURE);
+		g_autoptr(Tx) bounce = bounce_new(tx, &endpoint, "daemon@x", 1, BOUNCE_END);
 		if ((bounce != NULL) != cases[i].want)
 			fail_msg("%s", cases[i].name);
 		if (bounce != NULL) {
@@ -272,6 +275,129 @@ test_owed(void **state)
 		while (!defer_run(&queue, 10))
 			;
 	}
+}
+
+/* What the sender asked for by NOTIFY, RET, ENVID and ORCPT (RFC 3461). */
+typedef struct Asked {
+	const char *name, *notify, *ret, *envid, *orcpt;
+	int data;
+	TxHandover handover;
+	BounceKind kind;
+	const char *want; /* in the notification; NULL: there is none */
+	const char *want_not;
+} Asked;
+
+static const char original_text[] = "From: a@x\r\nSubject: s\r\n\r\nbody text\r\n";
+
+#define ENDED(data) data, TX_HANDOVER_NONE, BOUNCE_END
+static const Asked asked[] = {
+	{"nothing", NULL, NULL, NULL, NULL, ENDED(554), "Action: failed", "body text"},
+	{"never", "NEVER", NULL, NULL, NULL, ENDED(554), NULL, NULL},
+	{"success only", "SUCCESS", NULL, NULL, NULL, ENDED(554), NULL, NULL},
+	{"failure", "success,failure", NULL, NULL, NULL, ENDED(554), "Action: failed", NULL},
+	{"malformed", "perhaps", NULL, NULL, NULL, ENDED(554), "Action: failed", NULL},
+	{"full", NULL, "FULL", NULL, NULL, ENDED(554),
+	 "Content-Type: message/rfc822\r\n\r\nFrom: a@x\r\nSubject: s\r\n\r\nbody text\r\n\r\n--=_",
+	 "text/rfc822-headers"},
+	{"headers", NULL, "HDRS", NULL, NULL, ENDED(554), "text/rfc822-headers", "body text"},
+	{"envid", NULL, NULL, "a+2Bb", NULL, ENDED(554), "Original-Envelope-Id: a+b\r\n", NULL},
+	{"bad envid", NULL, NULL, "a+0Ab", NULL, ENDED(554), "Action: failed",
+	 "Original-Envelope-Id"},
+	{"orcpt", NULL, NULL, NULL, "rfc822;b+2Bc@y", ENDED(554),
+	 "Original-Recipient: rfc822;b+c@y\r\nFinal-Recipient: rfc822; b@example.net\r\n", NULL},
+	{"bad orcpt", NULL, NULL, NULL, "b@y", ENDED(554), "Action: failed", "Original-Recipient"},
+	{"delay", "DELAY", NULL, NULL, NULL, 451, TX_HANDOVER_NONE, BOUNCE_DELAY, "Action: delayed",
+	 NULL},
+	{"no delay", "FAILURE", NULL, NULL, NULL, 451, TX_HANDOVER_NONE, BOUNCE_DELAY, NULL, NULL},
+	{"full of a delay", NULL, "FULL", NULL, NULL, 451, TX_HANDOVER_NONE, BOUNCE_DELAY,
+	 "text/rfc822-headers", "body text"},
+	{"relayed", "SUCCESS", "FULL", NULL, NULL, 250, TX_HANDOVER_RELAYED, BOUNCE_END,
+	 "Action: relayed\r\nStatus: 2.0.0\r\n", "body text"},
+	{"delivered", "SUCCESS", NULL, NULL, NULL, 250, TX_HANDOVER_DELIVERED, BOUNCE_END,
+	 "Action: delivered\r\n", NULL},
+	{"passed on", "SUCCESS", NULL, NULL, NULL, 250, TX_HANDOVER_NONE, BOUNCE_END, NULL, NULL},
+	{"relayed, not asked", "FAILURE", NULL, NULL, NULL, 250, TX_HANDOVER_RELAYED, BOUNCE_END,
+	 NULL, NULL},
+	{"relayed, no word", NULL, NULL, NULL, NULL, 250, TX_HANDOVER_RELAYED, BOUNCE_END, NULL,
+	 NULL},
+};
+
+static Mailbox *
+mailbox_with(const char *addr, const char *k1, const char *v1, const char *k2, const char *v2)
+{
+	EsmtpParam params[2];
+	size_t n = 0;
+	if (v1 != NULL)
+		params[n++] = (EsmtpParam){(char *)k1, (char *)v1};
+	if (v2 != NULL)
+		params[n++] = (EsmtpParam){(char *)k2, (char *)v2};
+	return mailbox_new(addr, params, n);
+}
+
+static void
+test_asked(void **state)
+{
+	(void)state;
+	const EndpointConf endpoint = {.notification_sender = (char *)"submission"};
+	for (size_t i = 0; i < G_N_ELEMENTS(asked); i++) {
+		const Asked *c = &asked[i];
+		DeferQueue queue = {0};
+		g_autoptr(Tx) tx = tx_new(&queue);
+		g_autoptr(Mailbox) from = mailbox_with("a@x", "ret", c->ret, "ENVID", c->envid);
+		g_autoptr(Mailbox) to = mailbox_with("b@example.net", "NOTIFY", c->notify, "ORCPT",
+						     c->orcpt);
+		g_autoptr(Blob) raw = blob_new_bytes(original_text, strlen(original_text));
+		g_autoptr(TxBody) body = tx_body_new_raw(raw);
+		tx_set_mail_from(tx, from);
+		tx_add_rcpt(tx, to);
+		tx_set_body(tx, body);
+		tx_enable_notification(tx, NULL);
+		tx_answer_mail(tx, response_new(250, NULL));
+		tx_answer_rcpt(tx, 0, response_new(250, NULL));
+		tx_set_handover(tx, c->handover);
+		tx_answer_data(tx, response_new(c->data, NULL));
+		g_autoptr(Tx) bounce = bounce_new(tx, &endpoint, "daemon@x", 1, c->kind);
+		if ((bounce != NULL) != (c->want != NULL))
+			fail_msg("%s: %s", c->name, bounce != NULL ? "one" : "none");
+		size_t len = 0;
+		g_autofree char *text = NULL;
+		if (bounce != NULL)
+			text = blob_to_string(bounce->body->raw, 65536, &len, NULL);
+		if (text != NULL && strstr(text, c->want) == NULL)
+			fail_msg("%s: missing %s in %s", c->name, c->want, text);
+		if (text != NULL && c->want_not != NULL && strstr(text, c->want_not) != NULL)
+			fail_msg("%s: %s in %s", c->name, c->want_not, text);
+		while (!defer_run(&queue, 10))
+			;
+	}
+}
+
+static void
+test_may_return(void **state)
+{
+	(void)state;
+	g_autofree char *at = g_strnfill(998, 'x'), *past = g_strnfill(999, 'x');
+	g_autofree char *at_limit = g_strconcat(at, "\r\n", NULL);
+	g_autofree char *past_limit = g_strconcat(past, "\r\n", NULL);
+	const struct {
+		const char *text;
+		bool want;
+	} table[] = {
+		{"a: b\r\n\r\nc\r\n", true},
+		{"", false},
+		{"a: b", false},
+		{"a: b\n", false},
+		{"a\rb\r\n", false},
+		{"a\r", false},
+		{"a\xc3\xa4\r\n", false},
+		{at_limit, true},
+		{past_limit, false},
+	};
+	for (size_t i = 0; i < G_N_ELEMENTS(table); i++) {
+		if (dsn_may_return(table[i].text, strlen(table[i].text)) != table[i].want)
+			fail_msg("case %zu", i);
+	}
+	assert_false(dsn_may_return("a\0b\r\n", 5));
 }
 
 /* A message that was submitted as JSON has its header fields returned, too. */
@@ -288,7 +414,7 @@ test_builder_header(void **state)
 					      "text/plain", "content", "create_id", "gone");
 	g_autoptr(TxBody) body = tx_body_new_builder(builder, NULL);
 	tx_set_body(tx, body);
-	g_autoptr(Tx) bounce = bounce_new(tx, &endpoint, "daemon@x", 1, BOUNCE_FAILURE);
+	g_autoptr(Tx) bounce = bounce_new(tx, &endpoint, "daemon@x", 1, BOUNCE_END);
 	char text[4096];
 	size_t got = 0;
 	assert_true(blob_read(bounce->body->raw, 0, text, sizeof(text) - 1, &got, NULL));
@@ -313,6 +439,8 @@ main(void)
 		cmocka_unit_test(test_hostile_input),
 		cmocka_unit_test(test_header_len),
 		cmocka_unit_test(test_owed),
+		cmocka_unit_test(test_asked),
+		cmocka_unit_test(test_may_return),
 	};
 	return cmocka_run_group_tests_name("service-dsn", tests, NULL, NULL);
 }

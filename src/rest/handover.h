@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+/* TxHandover between our own nodes: a header field beside the JSON, which has no room for it (its
+ * other readers refuse keys they do not know).  Any thread. */
+#include "tx/tx.h"
+
+#define REST_HANDOVER_HEADER "koukan-handover"
+
+/* NULL: nothing to be told. */
+static inline const char *
+rest_handover_name(TxHandover handover)
+{
+	static const char *const names[] = {NULL, "relayed", "delivered"};
+	_Static_assert(G_N_ELEMENTS(names) == TX_HANDOVERS, "a name for each");
+	return names[handover];
+}
+
+/* `name` may be NULL. */
+static inline TxHandover
+rest_handover_from_name(const char *name)
+{
+	for (int i = TX_HANDOVER_NONE + 1; i < TX_HANDOVERS; i++) {
+		if (g_strcmp0(name, rest_handover_name((TxHandover)i)) == 0)
+			return (TxHandover)i;
+	}
+	return TX_HANDOVER_NONE;
+}
