@@ -68,7 +68,7 @@ set_body(RestCall *call, bool incremental, TxRequest *request)
 	} else if (!host->accepts_body_json) {
 		rest_answer_text(call, 400, "the body must be uploaded with PUT");
 	} else {
-		rest_body_resolve(host, call->owner, request, on_resolved, call);
+		rest_body_resolve(call, request, on_resolved, call);
 	}
 }
 
@@ -133,9 +133,14 @@ on_body(void *arg, HttpRequest *request, HttpBodyEvent event, const char *data, 
 }
 
 void
-rest_create(RestApi *api, HttpRequest *request, const char *sender)
+rest_create(RestApi *api, HttpRequest *request, const RestPrincipal *who, const char *sender)
 {
+	if (!rest_principal_may(who, sender)) { /* whether or not there is one of that name */
+		http_respond_text(request, 403, "not permitted to send as this sender");
+		return;
+	}
 	RestCall *call = rest_call_new(api, request, REST_CREATE);
+	call->who = who;
 	call->sender = g_strdup(sender);
 	http_read_body(request, rest_json_max(api->host), on_body, call);
 }

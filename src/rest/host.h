@@ -11,6 +11,7 @@
 #include <stdbool.h>
 
 #include "loop/worker.h"
+#include "rest/principal.h"
 #include "tx/codec.h"
 #include "tx/tx.h"
 
@@ -23,6 +24,7 @@ typedef struct RestVerdict {
 	const char *text;     /* borrowed; NULL: empty body */
 	const char *location; /* for 308: base URL of the owner (its session_uri); the request's own
 				 path is put behind its scheme and authority */
+	const char *sender;   /* for 308 of a load: whose transaction it is; borrowed */
 } RestVerdict;
 typedef void RestDoneFn(void *arg, const RestVerdict *verdict);
 /* `tx` is borrowed; NULL unless status is 200. */
@@ -57,9 +59,10 @@ struct RestHost {
 	void (*cancel)(RestHost *host, Worker *worker, const char *id, Tx *tx, RestDoneFn *done,
 		       void *arg);
 	/* A finished blob of another transaction (spec 4.10); name NULL: the body.  Called on any
-	 * worker; the host looks in the owner's table and in the store. */
+	 * worker; the host looks in the owner's table and in the store.  What is not theirs is not
+	 * there for `who`. */
 	void (*reuse)(RestHost *host, Worker *worker, const char *id, const char *name,
-		      RestBlobFn *done, void *arg);
+		      const RestPrincipal *who, RestBlobFn *done, void *arg);
 	/* Inside the call, on the owner: will this tx still change here (spec 4.4 "active")? */
 	bool (*is_active)(RestHost *host, Tx *tx);
 	bool (*is_incremental)(RestHost *host, Tx *tx);

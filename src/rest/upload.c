@@ -79,7 +79,7 @@ begin(RestCall *call)
 		call->lost = true;
 		return true;
 	}
-	if (!parse_headers(call))
+	if (!rest_call_may(call, tx) || !parse_headers(call))
 		return false;
 	call->current = call->if_match != NULL && rest_etag_is(call->if_match, tx->version);
 	Blob *blob = find_blob(call, tx);
@@ -203,6 +203,8 @@ static void
 on_loaded(void *arg, const RestVerdict *verdict, Tx *tx)
 {
 	RestCall *call = arg;
+	if (!rest_call_may_see(call, verdict, tx))
+		return;
 	if (verdict->status != 200) {
 		rest_answer_verdict(call, verdict, "unknown transaction");
 		return;

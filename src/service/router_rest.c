@@ -115,7 +115,8 @@ on_loaded(void *arg, const StoreResult *result)
 	g_autoptr(Tx) tx = tx_new(worker_defers(call->worker));
 	const StoreRow *row = g_ptr_array_index(result->rows, 0);
 	if (is_elsewhere(row)) {
-		const RestVerdict there = {.status = 308, .location = row->owner_uri};
+		const RestVerdict there = {
+			.status = 308, .location = row->owner_uri, .sender = row->sender};
 		call->done(call->arg, &there, NULL);
 		return;
 	}
@@ -219,6 +220,7 @@ typedef struct ReuseCall {
 	Router *router;
 	Worker *asker, *owner;
 	char *id, *name;
+	const RestPrincipal *who;
 	Blob *blob; /* found */
 	RestVerdict verdict;
 	RestBlobFn *done;
@@ -262,16 +264,40 @@ find_blob(const Tx *tx, const char *name)
 	return part != NULL ? part->blob : NULL;
 }
 
+/* Whose is it? */
+static void
+on_source_loaded(void *arg, const StoreResult *result)
+{
+	ReuseCall *call = arg;
+	const StoreRow *row = result->error == NULL ? g_ptr_array_index(result->rows, 0) : NULL;
+	if (row != NULL && rest_principal_may(call->who, row->sender)) {
+		store_reuse(call->router->store, call->id, call->name, on_reused, call);
+		return;
+	}
+	if (row != NULL)
+		call->verdict = (RestVerdict){.status = 404, .text = "reuse_uri names no blob"};
+	else
+		call->verdict = store_verdict(result->error, "reuse_uri names no blob");
+	worker_post(call->asker, reuse_answer, call);
+}
+
 static void
 reuse_on_owner(void *arg)
 {
 	ReuseCall *call = arg;
+	Store *store = call->router->store;
 	Tx *tx = rest_table_find(rest_table(&call->router->host, call->owner), call->id);
 	Blob *blob = find_blob(tx, call->name);
-	if (tx == NULL) {
-		store_reuse(call->router->store, call->id, call->name, on_reused, call);
+	if (tx == NULL && call->who != NULL && !call->who->all_senders) {
+		store_load(store, call->id, false, on_source_loaded, call);
 		return;
 	}
+	if (tx == NULL) {
+		store_reuse(store, call->id, call->name, on_reused, call);
+		return;
+	}
+	if (!rest_principal_may(call->who, tx->sender_name))
+		blob = NULL;
 	if (blob != NULL && blob_is_final(blob)) {
 		call->verdict.status = 200;
 		call->blob = blob_ref(blob);
@@ -285,11 +311,13 @@ reuse_on_owner(void *arg)
 }
 
 static void
-reuse(RestHost *host, Worker *worker, const char *id, const char *name, RestBlobFn *done, void *arg)
+reuse(RestHost *host, Worker *worker, const char *id, const char *name, const RestPrincipal *who,
+      RestBlobFn *done, void *arg)
 {
 	Router *router = (Router *)host;
 	ReuseCall *call = g_new0(ReuseCall, 1);
-	*call = (ReuseCall){.router = router, .asker = worker, .done = done, .arg = arg};
+	*call = (ReuseCall){
+		.router = router, .asker = worker, .who = who, .done = done, .arg = arg};
 	call->owner = workers_get(router->workers,
 				  ids_tx_worker(id, workers_count(router->workers)));
 	call->id = g_strdup(id);
