@@ -51,6 +51,13 @@ parse_headers(RestCall *call)
 	return true;
 }
 
+static uint64_t
+host_size_max(const RestCall *call)
+{
+	uint64_t size_max = rest_call_host(call)->blobs.size_max;
+	return size_max != 0 ? size_max : UINT64_MAX;
+}
+
 /* The blob that is meant; NULL: not there.  The body of an incremental transaction is made by its
  * first upload. */
 static Blob *
@@ -90,6 +97,12 @@ begin(RestCall *call)
 	}
 	if (blob == NULL) { /* it has not begun yet */
 		answer_invalid(call);
+		return false;
+	}
+	uint64_t size_max = host_size_max(call);
+	if ((call->ranged && call->range.has_total && call->range.total > size_max) ||
+	    (call->finalize && call->finalize_len > size_max)) {
+		rest_answer_text(call, 413, "message too large");
 		return false;
 	}
 	call->target = blob_ref(blob);

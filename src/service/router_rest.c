@@ -348,6 +348,8 @@ router_rest_init(Router *router)
 {
 	RestHost *host = &router->host;
 	host->accepts_body_json = true;
+	/* What comes from clients; on its way to next hops a message may still grow. */
+	host->blobs.size_max = (uint64_t)router->config->koukan.message_max;
 	host->arg = router;
 	host->admit = admit;
 	host->create = create;
