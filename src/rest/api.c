@@ -99,6 +99,9 @@ rest_call_unref(RestCall *call)
 	g_free(call->id);
 	g_free(call->blob);
 	g_free(call->sender);
+	g_free(call->idem);
+	g_free(call->idem_key);
+	g_free(call->idem_hash);
 	g_free(call->if_match);
 	g_free(call->if_none_match);
 	g_free(call->request_timeout);
@@ -215,10 +218,15 @@ rest_answer_verdict(RestCall *call, const RestVerdict *verdict, const char *not_
 						    [REST_PUT_BODY] = "/body",
 						    [REST_PUT_BLOB] = "/blob/"};
 		const char *tail = call->route >= REST_CANCEL ? TAILS[call->route] : "";
+		if (call->route == REST_CREATE) {
+			g_autofree char *own = g_uri_escape_string(call->sender, NULL, FALSE);
+			path = g_strconcat("/senders/", own, "/transactions", NULL);
+		}
 		g_autofree char *blob = call->blob != NULL
 						? g_uri_escape_string(call->blob, "/", FALSE)
 						: NULL;
-		path = g_strconcat("/transactions/", call->id, tail, blob, NULL);
+		if (path == NULL)
+			path = g_strconcat("/transactions/", call->id, tail, blob, NULL);
 		call->location = http_join(verdict->location, path);
 	}
 	const char *text = verdict->text;

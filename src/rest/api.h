@@ -11,6 +11,8 @@
 
 typedef struct RestApi RestApi;
 
+#define REST_IDEM_KEY_MAX 255 /* bytes of an Idempotency-Key */
+
 /* Makes the tables of `host`, one per worker. `host` must outlive the API. */
 RestApi *rest_api_new(Workers *workers, RestHost *host);
 /* After the HTTP server was stopped and, finally, on tear-down of the workers. */

@@ -48,7 +48,10 @@ struct RestCall {
 	RestRoute route;
 	const RestPrincipal *who; /* NULL: may everything */
 	char *id, *blob; /* blob: name of a part, or NULL */
-	char *sender;    /* REST_CREATE */
+	char *sender;    /* REST_CREATE; from here on */
+	char *idem;      /* the Idempotency-Key as it came, or NULL */
+	char *idem_key;  /* what it is kept as */
+	char *idem_hash; /* of the request's body */
 	char *if_match, *if_none_match, *request_timeout, *content_type;
 	char *body; /* REST_UPDATE */
 	size_t body_len;

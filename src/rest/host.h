@@ -29,6 +29,8 @@ typedef struct RestVerdict {
 typedef void RestDoneFn(void *arg, const RestVerdict *verdict);
 /* `tx` is borrowed; NULL unless status is 200. */
 typedef void RestLoadFn(void *arg, const RestVerdict *verdict, Tx *tx);
+/* `id` and `hash` (of the request that made it) are borrowed; NULL unless status is 200. */
+typedef void RestKeyFn(void *arg, const RestVerdict *verdict, const char *id, const char *hash);
 typedef void RestBlobFn(void *arg, const RestVerdict *verdict, Blob *blob);
 
 struct RestHost {
@@ -49,6 +51,12 @@ struct RestHost {
 	 * acknowledged: responsibility, if it is ours, is on disk.  On success the host has put it
 	 * into the worker's table. */
 	void (*create)(RestHost *host, Worker *worker, Tx *tx, RestDoneFn *done, void *arg);
+	/* The transaction that an idempotency key (tx->idem_key) stands for; 404: none; 308: it is
+	 * in the memory of another process.  NULL: no keys are kept here.  When `create` finds that
+	 * the key is in use it answers 409. */
+	void (*find_key)(RestHost *host, Worker *worker, const char *key, RestKeyFn *done,
+			 void *arg);
+	Usec key_ttl; /* how long they are kept */
 	/* Not in the table: read it from the store.  The tx is inactive: for reading only. */
 	void (*load)(RestHost *host, Worker *worker, const char *id, RestLoadFn *done, void *arg);
 	/* The last missing byte of the body has arrived (the blob is final, tx_note_body was
