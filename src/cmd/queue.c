@@ -44,11 +44,14 @@ static const char help[] =
 	"  --json             JSON instead of a table\n"
 	"  --ca FILE          authorities for https; default: the system's\n"
 	"  --insecure         do not verify the server's certificate\n"
+	"  --api-key-file FILE, --client-cert FILE, --client-key FILE\n"
+	"                     who we are, as for koukan send\n"
 	"\n"
 	"Exit code 0: done; 1: refused, or no answer; 2: wrong usage.\n";
 
 typedef struct Queue {
 	const char *url, *verify;
+	const char *api_key_file, *client_cert, *client_key;
 	const char *state, *reason;
 	GString *filters; /* "&key=value..." */
 	bool as_json, all;
@@ -310,7 +313,10 @@ enum {
 	OPT_URL,
 	OPT_JSON,
 	OPT_CA,
-	OPT_INSECURE
+	OPT_INSECURE,
+	OPT_API_KEY,
+	OPT_CERT,
+	OPT_KEY
 };
 
 static const struct option options[] = {{"help", no_argument, NULL, 'h'},
@@ -326,6 +332,9 @@ static const struct option options[] = {{"help", no_argument, NULL, 'h'},
 					{"json", no_argument, NULL, OPT_JSON},
 					{"ca", required_argument, NULL, OPT_CA},
 					{"insecure", no_argument, NULL, OPT_INSECURE},
+					{"api-key-file", required_argument, NULL, OPT_API_KEY},
+					{"client-cert", required_argument, NULL, OPT_CERT},
+					{"client-key", required_argument, NULL, OPT_KEY},
 					{NULL, 0, NULL, 0}};
 
 static bool
@@ -396,6 +405,15 @@ take_option(Queue *queue, int option)
 	case OPT_CA:
 		queue->verify = optarg;
 		return -1;
+	case OPT_API_KEY:
+		queue->api_key_file = optarg;
+		return -1;
+	case OPT_CERT:
+		queue->client_cert = optarg;
+		return -1;
+	case OPT_KEY:
+		queue->client_key = optarg;
+		return -1;
 	case OPT_INSECURE:
 		queue->verify = "";
 		return -1;
@@ -429,8 +447,11 @@ run(Queue *queue, const Verb *verb)
 {
 	g_autoptr(GError) error = NULL;
 	queue->http = send_http_new(&error);
-	if (queue->http == NULL) {
+	if (queue->http == NULL ||
+	    !send_http_identify(queue->http, queue->api_key_file, queue->client_cert,
+				queue->client_key, &error)) {
 		fprintf(stderr, "koukan queue: %s\n", error->message);
+		send_http_free(queue->http);
 		return 1;
 	}
 	int code = verb->run(queue, verb);

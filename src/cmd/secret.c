@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* koukan secret: a line for the file of `auth_secrets`. */
+/* koukan secret: a line for the file of `auth_secrets`, or an API key. */
 #include <stdio.h>
 #include <string.h>
 
@@ -8,9 +8,11 @@
 #include "base/json.h"
 #include "base/text.h"
 #include "cmd/cmd.h"
+#include "service/access.h"
 #include "smtp/secrets.h"
 
-#define RANDOM_BYTES 16 /* of a secret of ours: too many to guess, whatever the hash */
+#define RANDOM_BYTES  16 /* of a secret of ours: too many to guess, whatever the hash */
+#define API_KEY_BYTES 32
 
 typedef enum Form { FORM_CRYPT, FORM_SHA256, FORM_SCRAM } Form;
 
@@ -24,7 +26,8 @@ static void
 usage(FILE *out)
 {
 	(void)fputs(
-		"usage: koukan secret [--user NAME] [--plain-sha256 | --scram] [--password-stdin]\n\n"
+		"usage: koukan secret [--user NAME] [--plain-sha256 | --scram] [--password-stdin]\n"
+		"       koukan secret --api-key\n\n"
 		"Makes a secret and prints it with its hash, for the JSON file of `auth_secrets`\n"
 		"({\"NAME\": \"HASH\", ...}).\n"
 		"  --user NAME        prints the entry \"NAME\": \"HASH\" (without: SECRET HASH)\n"
@@ -32,7 +35,10 @@ usage(FILE *out)
 		"  --scram            for AUTH SCRAM-SHA-256, too; the server never sees the password\n"
 		"  --password-stdin   takes the password from standard input (one line) instead of\n"
 		"                     making one\n"
-		"Without a form: yescrypt, which is slow to guess.\n",
+		"Without a form: yescrypt, which is slow to guess.\n\n"
+		"With --api-key makes a key for the REST API: the key on standard error, for the\n"
+		"client (a file for --api-key-file), and on standard output the line for an entry\n"
+		"of `koukan.rest.access` in the server's configuration.\n",
 		out);
 }
 
@@ -113,6 +119,22 @@ print(const Options *options, const char *password, const char *hash)
 	(void)printf("%s\n", text);
 }
 
+static int
+make_api_key(void)
+{
+	uint8_t random[API_KEY_BYTES];
+	ids_random(random, sizeof(random));
+	g_autofree char *text = text_base64url(random, sizeof(random));
+	g_autofree char *key = g_strconcat("kk_", text, NULL);
+	g_autofree char *hash = access_hash(key);
+	explicit_bzero(random, sizeof(random));
+	explicit_bzero(text, strlen(text));
+	(void)fprintf(stderr, "key: %s\n", key);
+	(void)printf("api_keys: [\"%s\"]\n", hash);
+	explicit_bzero(key, strlen(key));
+	return 0;
+}
+
 int
 cmd_secret(int argc, char **argv)
 {
@@ -122,6 +144,8 @@ cmd_secret(int argc, char **argv)
 		usage(stdout);
 		return 0;
 	}
+	if (argc == 2 && strcmp(argv[1], "--api-key") == 0)
+		return make_api_key();
 	if (!parse(&options, argc, argv) ||
 	    (options.user != NULL && !g_utf8_validate(options.user, -1, NULL))) {
 		usage(stderr);

@@ -42,6 +42,9 @@ static const char help[] =
 	"  --timeout SECONDS             how long to wait for each outcome, default 30\n"
 	"  --ca FILE                     authorities for https; default: the system's\n"
 	"  --insecure                    do not verify the server's certificate\n"
+	"  --api-key-file FILE           its first line is the API key to show\n"
+	"  --client-cert FILE, --client-key FILE\n"
+	"                                PEM files of the certificate to show, over https\n"
 	"  --json                        print a JSON object for each recipient\n";
 
 /* A file to be uploaded; the first upload's URI serves the other recipients. */
@@ -54,6 +57,7 @@ typedef struct Upload {
 typedef struct Send {
 	const char *mail_from, *url, *tag, *verify;
 	const char *rfc822, *builder_file;
+	const char *api_key_file, *client_cert, *client_key;
 	int64_t timeout;
 	bool as_json;
 	char **to;
@@ -528,7 +532,9 @@ run(Send *send)
 	bool ok = load_message(send, &error);
 	if (ok) {
 		send->http = send_http_new(&error);
-		ok = send->http != NULL;
+		ok = send->http != NULL &&
+		     send_http_identify(send->http, send->api_key_file, send->client_cert,
+					send->client_key, &error);
 	}
 	if (!ok)
 		fprintf(stderr, "koukan send: %s\n", error->message);
@@ -549,7 +555,10 @@ enum {
 	OPT_TIMEOUT,
 	OPT_CA,
 	OPT_INSECURE,
-	OPT_JSON
+	OPT_JSON,
+	OPT_API_KEY,
+	OPT_CERT,
+	OPT_KEY
 };
 
 static bool
@@ -586,6 +595,15 @@ take_option(Send *send, int option, const char *value)
 	case OPT_JSON:
 		send->as_json = true;
 		return true;
+	case OPT_API_KEY:
+		send->api_key_file = value;
+		return true;
+	case OPT_CERT:
+		send->client_cert = value;
+		return true;
+	case OPT_KEY:
+		send->client_key = value;
+		return true;
 	default:
 		return false;
 	}
@@ -606,6 +624,9 @@ cmd_send(int argc, char **argv)
 		{"ca", required_argument, NULL, OPT_CA},
 		{"insecure", no_argument, NULL, OPT_INSECURE},
 		{"json", no_argument, NULL, OPT_JSON},
+		{"api-key-file", required_argument, NULL, OPT_API_KEY},
+		{"client-cert", required_argument, NULL, OPT_CERT},
+		{"client-key", required_argument, NULL, OPT_KEY},
 		{NULL, 0, NULL, 0}};
 	Send send = {.url = DEFAULT_URL, .timeout = DEFAULT_TIMEOUT};
 	optind = 1;

@@ -2,9 +2,11 @@
 #include "cmd/send_http.h"
 
 #include <errno.h>
+#include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "base/error.h"
 #include "base/json.h"
 #include "base/text.h"
 
@@ -12,7 +14,9 @@ struct SendHttp {
 	Workers *workers;
 	HttpClient *client; /* on worker 0 */
 	int done_fd;        /* readable when the answer is there */
-	const HttpCallSpec *spec;
+	HttpCallSpec spec;
+	char *api_key;
+	const char *client_cert, *client_key;
 	SendReply *reply;
 };
 
@@ -56,7 +60,24 @@ send_http_free(SendHttp *http)
 	http_client_free(http->client);
 	workers_free(http->workers);
 	close(http->done_fd);
+	g_free(http->api_key);
 	g_free(http);
+}
+
+bool
+send_http_identify(SendHttp *http, const char *api_key_file, const char *client_cert,
+		   const char *client_key, GError **ret_error)
+{
+	http->client_cert = client_cert;
+	http->client_key = client_key;
+	if (api_key_file == NULL)
+		return true;
+	g_autofree char *text = NULL;
+	if (!g_file_get_contents(api_key_file, &text, NULL, ret_error))
+		return false;
+	http->api_key = g_strndup(text, strcspn(text, "\r\n"));
+	return http->api_key[0] != '\0' ||
+	       error_set(ret_error, K_ERROR_INPUT, "%s: no API key in its first line", api_key_file);
 }
 
 static void
@@ -83,14 +104,17 @@ static void
 start(void *arg)
 {
 	SendHttp *http = arg;
-	(void)http_call_start(http->client, http->spec, on_answer, http);
+	(void)http_call_start(http->client, &http->spec, on_answer, http);
 }
 
 void
 send_http_ask(SendHttp *http, const HttpCallSpec *spec, SendReply *ret_reply)
 {
 	send_reply_clear(ret_reply);
-	http->spec = spec;
+	http->spec = *spec;
+	http->spec.api_key = http->api_key;
+	http->spec.client_cert = http->client_cert;
+	http->spec.client_key = http->client_key;
 	http->reply = ret_reply;
 	worker_post(workers_get(http->workers, 0), start, http);
 	uint64_t count = 0;

@@ -26,6 +26,26 @@ typedef struct RestListenerConf {
 	int64_t rest_id_entropy;
 } RestListenerConf;
 
+/* One who may use the REST API: koukan.rest.access[]. */
+typedef struct RestAccessConf {
+	char *name;              /* in logs, and the scope of rates and idempotency keys */
+	GPtrArray *api_keys;     /* char*, "sha256:HEX" of the keys */
+	GPtrArray *certificates; /* char*, names in client certificates, or "sha256:HEX" */
+	GPtrArray *senders;      /* char*; "*": all */
+	bool admin, metrics;
+} RestAccessConf;
+
+/* koukan.rest: around the REST dialect. */
+typedef struct RestOwnConf {
+	bool allow_unauthenticated;
+	char *client_ca;   /* PEM file; asks for client certificates; NULL: does not */
+	GPtrArray *access; /* RestAccessConf*; empty: no authentication */
+	int64_t uri_max, head_max, connections_max;
+	Usec head_timeout, body_timeout;
+	int64_t requests_per_minute, uploads_max; /* per client; 0: no limit */
+	Usec idempotency_ttl;
+} RestOwnConf;
+
 /* Keys of our own, the same in both files, under `koukan:` (ignored by the original). */
 typedef struct KoukanConf {
 	int64_t workers;        /* threads; 0: one per core */
@@ -42,6 +62,7 @@ typedef struct KoukanConf {
 	int64_t rcpt_max;
 	int64_t per_destination; /* attempts from the queue at a time */
 	bool admin;              /* /admin/v1 on listeners that are not on loopback, too */
+	RestOwnConf rest;
 } KoukanConf;
 
 /* ---- router ---- */
@@ -135,6 +156,9 @@ typedef struct RestOutputConf { /* rest_output[] */
 	char *verify;   /* as TxPortOptions.verify */
 	Usec rcpt_timeout, data_timeout, refresh_interval;
 	int64_t chunk_size;
+	/* keys of our own: who we are to the router */
+	char *api_key; /* the key itself */
+	char *client_cert, *client_key;
 } RestOutputConf;
 
 typedef struct GatewayConfig {

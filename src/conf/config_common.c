@@ -103,7 +103,11 @@ static const ConfKey koukan_keys[] = {
 	 AT(admin),
 	 .def = "no",
 	 .doc = "Serve the administration routes `/admin/v1` on a REST listener that is not on "
-		"loopback, too. They have no authentication."},
+		"loopback, too, although it has no authentication. With `rest.access` the entries "
+		"there decide instead."},
+	{.name = "rest",
+	 .type = CONF_SECTION,
+	 .doc = "Who may use the REST API, and how much of it."},
 	{0},
 };
 #undef AT
@@ -113,6 +117,11 @@ const ConfSection config_koukan_sections[] = {
 	 "Settings of this implementation, the same in both files. Other implementations ignore "
 	 "the section.",
 	 koukan_keys},
+	{"koukan.rest", "Around the REST API: authentication, limits.", config_rest_keys},
+	{"koukan.rest.access[]",
+	 "One who may use the REST API. It proves to be that by an API key (`Authorization: Bearer "
+	 "KEY`) or a client certificate.",
+	 config_access_keys},
 	{0},
 };
 
@@ -121,6 +130,7 @@ config_read_koukan(KoukanConf *koukan, const YamlNode *root, ConfReport *report)
 {
 	const YamlNode *map = yaml_get(root, "koukan");
 	conf_fill(koukan, koukan_keys, map, NULL, report);
+	config_read_rest(&koukan->rest, map, report);
 	if (yaml_kind(yaml_get(map, "log_level")) == YAML_NULL)
 		koukan->log_level = (int)config_log_level(yaml_get(root, "logging"),
 							  (LogLevel)koukan->log_level);
@@ -130,6 +140,7 @@ void
 config_clear_koukan(KoukanConf *koukan)
 {
 	conf_clear(koukan, koukan_keys);
+	config_clear_rest(&koukan->rest);
 }
 
 /* ---- logging: ---- */

@@ -378,6 +378,18 @@ static const ConfKey output_keys[] = {
 	 .def = "yes",
 	 .doc = "For https: check the certificate against the system's CAs (yes), not at all (no), "
 		"or against this file, which is opened only when it is needed."},
+	{.name = "api_key_file",
+	 .type = CONF_SECRET,
+	 AT(api_key),
+	 .doc = "File whose first line is the API key that the router is shown."},
+	{.name = "client_cert",
+	 .type = CONF_STRING,
+	 AT(client_cert),
+	 .doc = "PEM file with the certificate (and chain) that the router is shown, over https."},
+	{.name = "client_key",
+	 .type = CONF_STRING,
+	 AT(client_key),
+	 .doc = "PEM file with its key."},
 	{.name = "rcpt_timeout",
 	 .type = CONF_SECONDS,
 	 AT(rcpt_timeout),
@@ -625,6 +637,7 @@ read_all(GatewayLoader *loader)
 	config->max_inflight = MAX(config->max_inflight, INFLIGHT_MIN);
 	conf_fill(&config->rest, listener_keys, listener, NULL, loader->report);
 	config_check_tls(listener, config->rest.cert, config->rest.key, loader->report);
+	config_check_rest(&config->koukan, &config->rest, loader->root, loader->report);
 	if (listener != NULL)
 		note_addr(loader, config->rest.addr, config_place(listener, "addr"));
 	read_hosts(loader);

@@ -15,6 +15,7 @@ typedef struct ConfSection {
 extern const ConfSection config_router_sections[];
 extern const ConfSection config_gateway_sections[];
 extern const ConfSection config_koukan_sections[];
+extern const ConfKey config_rest_keys[], config_access_keys[]; /* config_rest.c */
 
 /* Reads the file `name`, or `text` under that name when it is not NULL.  NULL: the report has a
  * new error. */
@@ -22,6 +23,12 @@ K_MUST_CHECK YamlDoc *config_open(const char *name, const char *text, ConfReport
 /* `koukan:` and the level that `logging:` (a Python dictConfig) asks for. */
 void config_read_koukan(KoukanConf *koukan, const YamlNode *root, ConfReport *report);
 void config_clear_koukan(KoukanConf *koukan);
+/* config_rest.c: `rest` of the map `koukan`. */
+void config_read_rest(RestOwnConf *rest, const YamlNode *koukan, ConfReport *report);
+void config_clear_rest(RestOwnConf *rest);
+/* A listener that others can reach wants authentication; client certificates want TLS. */
+void config_check_rest(const KoukanConf *koukan, const RestListenerConf *listener,
+		       const YamlNode *root, ConfReport *report);
 /* The level asked for by a dictConfig; `otherwise` when it names none. */
 LogLevel config_log_level(const YamlNode *logging, LogLevel otherwise);
 /* The top level: warns about unknown sections; false when it is no map or the other program's. */

@@ -447,6 +447,7 @@ read_settings(RouterLoader *loader)
 	conf_fill(&config->rest, listener_keys, listener, NULL, report);
 	config->rest.rest_id_entropy = config->rest_id_entropy;
 	config_check_tls(listener, config->rest.cert, config->rest.key, report);
+	config_check_rest(&config->koukan, &config->rest, loader->root, report);
 	conf_fill(config, storage_keys, storage, NULL, report);
 	check_storage(config, storage, report);
 }

@@ -213,6 +213,36 @@ read_verify(const Reading *reading)
 		replace_string(reading->slot, text);
 }
 
+#define SECRET_MAX 1000
+
+/* Kept out of the configuration, which more people may read. */
+static void
+read_secret(const Reading *reading)
+{
+	const char *path = yaml_text(reading->node);
+	g_autoptr(GError) error = NULL;
+	char *text = NULL;
+	if (path == NULL || *path == '\0') {
+		wrong_type(reading, "the path of a file");
+		return;
+	}
+	if (!g_file_get_contents(path, &text, NULL, &error)) {
+		conf_error(reading->report, reading->node, "'%s': %s", reading->key->name,
+			   error->message);
+		return;
+	}
+	size_t len = strcspn(text, "\r\n");
+	text[len] = '\0';
+	if (len == 0 || len > SECRET_MAX)
+		conf_error(reading->report, reading->node,
+			   "'%s': the first line of %s is not 1 to %d bytes long",
+			   reading->key->name, path, SECRET_MAX);
+	else
+		replace_string(reading->slot, text);
+	explicit_bzero(text, len);
+	g_free(text);
+}
+
 /* ---- lists and places ---- */
 
 static void
@@ -365,6 +395,7 @@ static const TypeRow types[] = {
 	[CONF_IGNORED] = {"ignored", read_nothing},
 	[CONF_SECTION] = {"section", read_nothing},
 	[CONF_VERIFY] = {"yes/no or path", read_verify},
+	[CONF_SECRET] = {"path", read_secret},
 };
 _Static_assert(G_N_ELEMENTS(types) == CONF_TYPES, "one row a type");
 
@@ -508,6 +539,7 @@ conf_clear(void *out, const ConfKey *keys)
 		switch (key->type) {
 		case CONF_STRING:
 		case CONF_VERIFY:
+		case CONF_SECRET:
 			g_clear_pointer((char **)slot, g_free);
 			break;
 		case CONF_STRINGS:

@@ -61,6 +61,7 @@ typedef enum ConfType {
 	CONF_IGNORED, /* accepted without a word and without effect */
 	CONF_SECTION, /* a list or map with a table of its own, which code reads; no member here */
 	CONF_VERIFY,  /* yes, no or the path of a CA file; char *: NULL, "" or the path */
+	CONF_SECRET,  /* the path of a file; char *: its first line, 1 to 1000 bytes */
 	CONF_TYPES
 } ConfType;
 

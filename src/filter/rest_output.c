@@ -21,6 +21,7 @@
 typedef struct RestOutputKeys {
 	char *static_endpoint;
 	char *verify; /* as TxPortOptions.verify */
+	char *api_key, *client_cert, *client_key;
 	Usec rcpt_timeout, data_timeout;
 	int64_t chunk_size;
 } RestOutputKeys;
@@ -164,6 +165,9 @@ open_upstream(Filter *filter, const char *url)
 		/* Receivers take whole blobs only. */
 		.chunk_size = receiver ? 0 : (size_t)conf->chunk_size,
 		.verify = conf->verify,
+		.api_key = conf->api_key,
+		.client_cert = conf->client_cert,
+		.client_key = conf->client_key,
 		.send_filter_output = route != NULL && route->send_filter_output,
 		.receive_parsing = receiver,
 	};
@@ -402,6 +406,18 @@ static const ConfKey rest_output_keys[] = {
 	 .offset = CONF_KEY(RestOutputKeys, verify),
 	 .def = "yes",
 	 .doc = "Check the next node's certificate: yes, no, or the path of a CA file."},
+	{.name = "api_key_file",
+	 .type = CONF_SECRET,
+	 .offset = CONF_KEY(RestOutputKeys, api_key),
+	 .doc = "File whose first line is the API key that the next node is shown."},
+	{.name = "client_cert",
+	 .type = CONF_STRING,
+	 .offset = CONF_KEY(RestOutputKeys, client_cert),
+	 .doc = "PEM file with the certificate (and chain) that the next node is shown, over https."},
+	{.name = "client_key",
+	 .type = CONF_STRING,
+	 .offset = CONF_KEY(RestOutputKeys, client_key),
+	 .doc = "PEM file with its key."},
 	{.name = "rcpt_timeout",
 	 .type = CONF_SECONDS,
 	 .offset = CONF_KEY(RestOutputKeys, rcpt_timeout),

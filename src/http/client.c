@@ -34,6 +34,8 @@ struct HttpCall {
 	void *arg;
 
 	char *method, *url, *verify;
+	char *client_cert, *client_key;
+	bool has_key; /* the headers hold a secret */
 	struct curl_slist *headers;
 	char *body;
 	size_t body_len;
@@ -141,6 +143,8 @@ call_free(HttpCall *call)
 	g_free(call->method);
 	g_free(call->url);
 	g_free(call->verify);
+	g_free(call->client_cert);
+	g_free(call->client_key);
 	g_free(call->body);
 	g_free(call);
 }
@@ -153,8 +157,8 @@ call_release(HttpCall *call)
 	if (call->easy == NULL)
 		return;
 	(void)curl_multi_remove_handle(client->multi, call->easy);
-	/* A CA file cannot be taken back from a handle, so those are not used again. */
-	bool plain = call->verify == NULL || *call->verify == '\0';
+	/* Files cannot be taken back from a handle, so those with some are not used again. */
+	bool plain = (call->verify == NULL || *call->verify == '\0') && call->client_cert == NULL;
 	if (plain && client->idle->len < IDLE_HANDLES_MAX && !client->closing)
 		g_ptr_array_add(client->idle, call->easy);
 	else
@@ -209,6 +213,22 @@ set_verify(CURL *easy, const char *verify)
 		curl_easy_setopt(easy, CURLOPT_CAINFO, verify);
 }
 
+static void
+set_certificate(const HttpCall *call, CURL *easy)
+{
+	if (call->client_cert == NULL)
+		return;
+	curl_easy_setopt(easy, CURLOPT_SSLCERT, call->client_cert);
+	if (call->client_key != NULL)
+		curl_easy_setopt(easy, CURLOPT_SSLKEY, call->client_key);
+}
+
+static bool
+is_https(const char *url)
+{
+	return text_has_prefix_nocase(url, "https:");
+}
+
 /* POST mode of curl sends what it is given under whatever method is asked for. */
 static void
 set_body(HttpCall *call, CURL *easy)
@@ -249,8 +269,10 @@ call_submit(HttpCall *call)
 	curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long)(left / USEC_PER_MS));
 	curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS,
 			 (long)(call->connect_timeout / USEC_PER_MS));
-	if (g_ascii_strncasecmp(call->url, "https:", 6) == 0)
+	if (is_https(call->url)) {
 		set_verify(easy, call->verify);
+		set_certificate(call, easy);
+	}
 	set_body(call, easy);
 	curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, call->method);
 	CURLMcode code = curl_multi_add_handle(client->multi, easy);
@@ -264,7 +286,7 @@ call_redirect(HttpCall *call)
 	char *target = NULL;
 	if (call->redirects >= HTTP_REDIRECTS_MAX ||
 	    curl_easy_getinfo(call->easy, CURLINFO_REDIRECT_URL, &target) != CURLE_OK ||
-	    target == NULL)
+	    target == NULL || (call->has_key && is_https(call->url) && !is_https(target)))
 		return false;
 	call->redirects++;
 	g_free(call->url);
@@ -447,6 +469,10 @@ make_headers(const HttpCallSpec *spec)
 	}
 	if (!typed)
 		list = curl_slist_append(list, "Content-Type:");
+	if (spec->api_key != NULL) {
+		g_autofree char *line = g_strdup_printf("authorization: Bearer %s", spec->api_key);
+		list = curl_slist_append(list, line);
+	}
 	k_assert(list != NULL);
 	return list;
 }
@@ -462,6 +488,9 @@ http_call_start(HttpClient *client, const HttpCallSpec *spec, HttpCallFn *done, 
 	call->method = g_strdup(spec->method);
 	call->url = g_strdup(spec->url);
 	call->verify = g_strdup(spec->verify);
+	call->client_cert = g_strdup(spec->client_cert);
+	call->client_key = g_strdup(spec->client_key);
+	call->has_key = spec->api_key != NULL;
 	call->headers = make_headers(spec);
 	call->body = spec->body;
 	call->body_len = spec->body_len;

@@ -50,6 +50,9 @@ typedef struct HttpCallSpec {
 	Usec connect_timeout;     /* 0: 10 s */
 	const char *verify;  /* NULL: the system's CAs; "": do not; else a CA file.  https only */
 	size_t response_max; /* bytes of the answer's body; 0: 1 MiB */
+	/* Who we are.  The key goes along with a redirect, but never from https to http. */
+	const char *api_key;                  /* a bearer token (RFC 6750 2.1); NULL: none */
+	const char *client_cert, *client_key; /* PEM files for https; NULL: none */
 } HttpCallSpec;
 
 typedef struct HttpResult {

@@ -75,6 +75,7 @@ http_framing_add(HttpFraming *framing, const char *name, size_t name_len, const 
 {
 	while (value_len > 0 && (value[value_len - 1] == ' ' || value[value_len - 1] == '\t'))
 		value_len--;
+	framing->bytes += name_len + strlen(": ") + value_len + strlen("\r\n");
 	if (!is_token(name, name_len)) {
 		fault(framing, "bad header name");
 	} else if (has_control(value, value_len)) {

@@ -10,6 +10,7 @@
 typedef struct HttpFraming {
 	unsigned hosts, lengths, encodings; /* how many fields of that name */
 	int64_t length;                     /* Content-Length; -1 without one */
+	size_t bytes;                       /* of the fields, with colons, spaces and line ends */
 	const char *bad;                    /* the first fault, NULL so far */
 } HttpFraming;
 

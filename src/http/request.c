@@ -153,6 +153,12 @@ http_request_begin(HttpRequest *request, struct MHD_Connection *mhd, const char 
 	http_framing_init(&request->framing);
 	(void)MHD_get_connection_values_n(mhd, MHD_HEADER_KIND, on_header, &request->framing);
 	const char *bad = http_framing_end(&request->framing, version);
+	const HttpServerOptions *limits = &request->conn->site->server->options;
+	if (strlen(request->target) > limits->uri_max)
+		return refuse(request, MHD_HTTP_URI_TOO_LONG, "request target too long");
+	if (request->framing.bytes > limits->head_max)
+		return refuse(request, MHD_HTTP_REQUEST_HEADER_FIELDS_TOO_LARGE,
+			      "header fields too large");
 	if (bad != NULL)
 		return refuse(request, MHD_HTTP_BAD_REQUEST, bad);
 	if (!read_target(request))
@@ -351,6 +357,14 @@ http_resume(HttpRequest *request)
 }
 
 void
+http_on_end(HttpRequest *request, HttpEndFn *fn, void *arg)
+{
+	k_assert(request->end_fn == NULL && !request->answered);
+	request->end_fn = fn;
+	request->end_arg = arg;
+}
+
+void
 http_on_gone(HttpRequest *request, HttpGoneFn *fn, void *arg)
 {
 	request->gone_fn = fn;
@@ -366,6 +380,8 @@ http_respond(HttpRequest *request, int status, const HttpHeader *headers, size_t
 	request->answered = true;
 	request->gone_fn = NULL;
 	request->body_fn = NULL;
+	if (request->end_fn != NULL)
+		request->end_fn(request->end_arg, status);
 	if (request->mhd != NULL && !request->queued) {
 		make_response(request, status, content_type, body, len);
 		for (size_t i = 0; i < n_headers; i++)

@@ -11,6 +11,7 @@
 #include "loop/listen.h"
 
 #define RUNS_PER_TURN 8
+#define POOL_SPARE    (16 * 1024) /* of a connection's memory: what the daemon itself needs */
 #define GONE_AFTER    USEC_PER_SEC /* a request that waits this long has its client watched */
 #define SLOWEST_RATE  1024         /* bytes a second that buy another second */
 
@@ -68,6 +69,7 @@ conn_close(HttpConn *conn)
 		http_linger(site, conn->fd);
 	if (conn->closed_event != NULL)
 		event_free(conn->closed_event);
+	http_peer_free(conn->peer);
 	g_free(conn);
 }
 
@@ -274,6 +276,8 @@ site_start_daemon(HttpSite *site, GError **ret_error)
 	struct MHD_OptionItem tls[] = {
 		{MHD_OPTION_HTTPS_MEM_KEY, 0, server->key},
 		{MHD_OPTION_HTTPS_MEM_CERT, 0, server->cert},
+		{server->client_ca != NULL ? MHD_OPTION_HTTPS_MEM_TRUST : MHD_OPTION_END, 0,
+		 server->client_ca},
 		{MHD_OPTION_END, 0, NULL},
 	};
 	if (server->tls)
@@ -286,7 +290,8 @@ site_start_daemon(HttpSite *site, GError **ret_error)
 		on_target, site, MHD_OPTION_UNESCAPE_CALLBACK, on_unescape, site,
 		MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_CONNECTION_LIMIT,
 		server->options.connections_max, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-		server->options.head_max, MHD_OPTION_ARRAY, tls, MHD_OPTION_END);
+		server->options.head_max + server->options.uri_max + POOL_SPARE, MHD_OPTION_ARRAY,
+		tls, MHD_OPTION_END);
 	if (site->daemon == NULL)
 		return error_set(ret_error, server->tls ? K_ERROR_TLS : K_ERROR_IO,
 				 "HTTP server does not start%s",
@@ -426,6 +431,7 @@ options_fill(HttpServerOptions *o)
 {
 	o->connections_max = o->connections_max != 0 ? o->connections_max : 4096;
 	o->head_max = o->head_max != 0 ? o->head_max : 32 * 1024;
+	o->uri_max = o->uri_max != 0 ? o->uri_max : 8 * 1024;
 	o->head_timeout = o->head_timeout != 0 ? o->head_timeout : 30 * USEC_PER_SEC;
 	o->idle_timeout = o->idle_timeout != 0 ? o->idle_timeout : 60 * USEC_PER_SEC;
 	o->body_timeout = o->body_timeout != 0 ? o->body_timeout : 60 * USEC_PER_SEC;
@@ -441,6 +447,9 @@ load_tls(HttpServer *server, const HttpServerOptions *options, GError **ret_erro
 		return error_set(ret_error, K_ERROR_CONFIG,
 				 "TLS needs both a certificate and a key");
 	server->tls = true;
+	if (options->client_ca_path != NULL &&
+	    !g_file_get_contents(options->client_ca_path, &server->client_ca, NULL, ret_error))
+		return false;
 	return g_file_get_contents(options->cert_path, &server->cert, NULL, ret_error) &&
 	       g_file_get_contents(options->key_path, &server->key, NULL, ret_error);
 }
@@ -474,6 +483,7 @@ http_server_open(Workers *workers, const HttpServerOptions *options, HttpHandler
 	server->sites = g_ptr_array_new();
 	bool ok = load_tls(server, options, ret_error) && server_bind(server, workers, ret_error);
 	server->options.host = server->options.cert_path = server->options.key_path = NULL;
+	server->options.client_ca_path = NULL;
 	if (!ok) {
 		http_server_free(server);
 		return NULL;
@@ -508,5 +518,6 @@ http_server_free(HttpServer *server)
 	g_ptr_array_free(server->sites, TRUE);
 	g_free(server->cert);
 	g_free(server->key);
+	g_free(server->client_ca);
 	g_free(server);
 }

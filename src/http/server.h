@@ -37,8 +37,11 @@ typedef struct HttpServerOptions {
 	const char *host;                 /* as for listener_bind_all */
 	uint16_t port;                    /* 0: the kernel chooses */
 	const char *cert_path, *key_path; /* PEM; both: TLS; both NULL: plain */
+	const char *client_ca_path; /* PEM; with TLS: clients are asked for certificates; NULL: not
+				     */
 	unsigned connections_max;         /* of one worker; 0: 4096; beyond it 503 and close */
-	size_t head_max;    /* bytes of request line and header; 0: 32 KiB; beyond it 431 or 414 */
+	size_t head_max;    /* bytes of the header fields; 0: 32 KiB; beyond it 431 */
+	size_t uri_max;     /* bytes of the request target; 0: 8 KiB; beyond it 414 */
 	Usec head_timeout;  /* from accept or from the request line to the end of the head; 0: 30 s
 			     */
 	Usec idle_timeout;  /* between requests; 0: 60 s */
@@ -69,6 +72,16 @@ const char *http_header(const HttpRequest *request, const char *name);
 int64_t http_content_length(const HttpRequest *request);
 Worker *http_worker(const HttpRequest *request);
 
+/* The client: who is at the other end of the connection.  Borrowed until the answer; after the
+ * client has gone it is empty. */
+typedef struct HttpPeer {
+	char address[64];        /* without a port; "" unknown */
+	char fingerprint[65];    /* SHA-256 of its certificate, which is verified; "" without one */
+	const char *const *names; /* in that certificate: DNS names, else the common name; may be
+				     empty, never NULL */
+} HttpPeer;
+const HttpPeer *http_peer(HttpRequest *request);
+
 /* ---- its body: at most one of the two, once ---- */
 
 typedef enum HttpBodyEvent {
@@ -95,6 +108,11 @@ void http_resume(HttpRequest *request);
  * request is still to be answered. */
 typedef void HttpGoneFn(void *arg, HttpRequest *request);
 void http_on_gone(HttpRequest *request, HttpGoneFn *fn, void *arg);
+
+/* Calls fn once, inside the http_respond that ends the request, with its status; also for a client
+ * that has gone.  One for each request. */
+typedef void HttpEndFn(void *arg, int status);
+void http_on_end(HttpRequest *request, HttpEndFn *fn, void *arg);
 
 /* `body` is g_malloc'ed and moved, NULL for none; `content_type` NULL: no such header.  An answer
  * before the body was read discards the rest of the body, or closes when it is long. */

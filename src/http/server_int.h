@@ -30,6 +30,7 @@ struct HttpConn {
 	Deadline deadline; /* of HEAD; the others are computed from `since` */
 	HttpRequest *request;
 	struct event *closed_event; /* watches for the client's leaving in WAIT */
+	struct HttpConnPeer *peer;  /* NULL: nobody has asked yet */
 	bool linger;                /* answered before its request was read */
 };
 
@@ -64,7 +65,7 @@ struct HttpServer {
 	void *arg;
 	uint16_t port;
 	bool tls;
-	char *cert, *key; /* PEM text */
+	char *cert, *key, *client_ca; /* PEM text */
 	GPtrArray *sites; /* HttpSite *, by worker */
 };
 
@@ -104,6 +105,8 @@ struct HttpRequest {
 
 	HttpGoneFn *gone_fn;
 	void *gone_arg;
+	HttpEndFn *end_fn;
+	void *end_arg;
 
 	struct MHD_Response *response;
 	int status;
@@ -117,6 +120,10 @@ void http_site_kick(HttpSite *site);
 
 /* An answer without the daemon, as far as the socket takes it at once; `why` NULL: no body. */
 void http_send_plain(int fd, const char *status, const char *why);
+
+/* peer.c */
+typedef struct HttpConnPeer HttpConnPeer;
+void http_peer_free(HttpConnPeer *peer); /* NULL is fine */
 
 /* front.c */
 void http_on_accept(evutil_socket_t listener, short what, void *arg);

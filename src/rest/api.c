@@ -99,6 +99,9 @@ rest_call_unref(RestCall *call)
 	g_free(call->id);
 	g_free(call->blob);
 	g_free(call->sender);
+	g_free(call->idem);
+	g_free(call->idem_key);
+	g_free(call->idem_hash);
 	g_free(call->if_match);
 	g_free(call->if_none_match);
 	g_free(call->request_timeout);
@@ -219,10 +222,15 @@ rest_answer_verdict(RestCall *call, const RestVerdict *verdict, const char *not_
 						    [REST_PUT_BODY] = "/body",
 						    [REST_PUT_BLOB] = "/blob/"};
 		const char *tail = call->route >= REST_CANCEL ? TAILS[call->route] : "";
+		if (call->route == REST_CREATE) {
+			g_autofree char *own = g_uri_escape_string(call->sender, NULL, FALSE);
+			path = g_strconcat("/senders/", own, "/transactions", NULL);
+		}
 		g_autofree char *blob = call->blob != NULL
 						? g_uri_escape_string(call->blob, "/", FALSE)
 						: NULL;
-		path = g_strconcat("/transactions/", call->id, tail, blob, NULL);
+		if (path == NULL)
+			path = g_strconcat("/transactions/", call->id, tail, blob, NULL);
 		call->location = http_join(verdict->location, path);
 	}
 	const char *text = verdict->text;
@@ -241,6 +249,40 @@ answer_detail(HttpRequest *request, int status, const char *detail, const char *
 	http_respond_json(request, status, &header, allow != NULL ? 1 : 0, g_steal_pointer(&json));
 }
 
+static const char *
+not_found_text(RestRoute route)
+{
+	switch (route) {
+	case REST_READ:
+		return "unknown tx";
+	case REST_PUT_BODY:
+	case REST_PUT_BLOB:
+		return "unknown transaction";
+	default:
+		return "transaction not found";
+	}
+}
+
+bool
+rest_call_may(RestCall *call, const Tx *tx)
+{
+	if (rest_principal_may(call->who, tx->sender_name))
+		return true;
+	rest_answer_text(call, 404, not_found_text(call->route));
+	return false;
+}
+
+bool
+rest_call_may_see(RestCall *call, const RestVerdict *verdict, const Tx *tx)
+{
+	if (tx != NULL)
+		return rest_call_may(call, tx);
+	if (verdict->status != 308 || rest_principal_may(call->who, verdict->sender))
+		return true;
+	rest_answer_text(call, 404, not_found_text(call->route));
+	return false;
+}
+
 static void
 on_cancelled(void *arg, const RestVerdict *verdict)
 {
@@ -252,12 +294,29 @@ on_cancelled(void *arg, const RestVerdict *verdict)
 }
 
 static void
+cancel_stored(void *arg, const RestVerdict *verdict, Tx *tx)
+{
+	RestCall *call = arg;
+	RestHost *host = rest_call_host(call);
+	if (verdict->status == 404)
+		on_cancelled(call, &(RestVerdict){.status = host->accepts_body_json ? 200 : 404});
+	else if (verdict->status != 200 && verdict->status != 308)
+		on_cancelled(call, verdict);
+	else if (rest_call_may_see(call, verdict, tx))
+		host->cancel(host, call->owner, call->id,
+			     rest_table_find(rest_call_table(call), call->id), on_cancelled, call);
+}
+
+static void
 cancel(void *arg)
 {
 	RestCall *call = arg;
 	RestHost *host = rest_call_host(call);
 	Tx *tx = rest_table_find(rest_call_table(call), call->id);
-	host->cancel(host, call->owner, call->id, tx, on_cancelled, call);
+	if (tx == NULL && call->who != NULL && !call->who->all_senders)
+		host->load(host, call->owner, call->id, cancel_stored, call);
+	else if (tx == NULL || rest_call_may(call, tx))
+		host->cancel(host, call->owner, call->id, tx, on_cancelled, call);
 }
 
 static void
@@ -324,24 +383,15 @@ take_headers(RestCall *call)
 	}
 }
 
-static const char *
-not_found_text(RestRoute route)
-{
-	switch (route) {
-	case REST_READ:
-		return "unknown tx";
-	case REST_PUT_BODY:
-	case REST_PUT_BLOB:
-		return "unknown transaction";
-	default:
-		return "transaction not found";
-	}
-}
-
 void
 rest_api_handle(void *arg, HttpRequest *request)
 {
-	RestApi *api = arg;
+	rest_api_handle_as(arg, request, NULL);
+}
+
+void
+rest_api_handle_as(RestApi *api, HttpRequest *request, const RestPrincipal *who)
+{
 	HttpMatch match;
 	switch (http_route_find(ROUTES, G_N_ELEMENTS(ROUTES), http_method(request),
 				http_path(request), &match)) {
@@ -356,7 +406,7 @@ rest_api_handle(void *arg, HttpRequest *request)
 	}
 	g_autofree char *first = g_strndup(match.parts[0].text, match.parts[0].len);
 	if (match.id == REST_CREATE) {
-		rest_create(api, request, first);
+		rest_create(api, request, who, first);
 		return;
 	}
 	if (!ids_tx_is_valid(first)) {
@@ -366,6 +416,7 @@ rest_api_handle(void *arg, HttpRequest *request)
 		return;
 	}
 	RestCall *call = rest_call_new(api, request, (RestRoute)match.id);
+	call->who = who;
 	call->id = g_steal_pointer(&first);
 	call->owner = workers_get(api->workers,
 				  ids_tx_worker(call->id, workers_count(api->workers)));

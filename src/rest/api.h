@@ -7,8 +7,11 @@
 
 #include "http/server.h"
 #include "rest/host.h"
+#include "rest/principal.h"
 
 typedef struct RestApi RestApi;
+
+#define REST_IDEM_KEY_MAX 255 /* bytes of an Idempotency-Key */
 
 /* Makes the tables of `host`, one per worker. `host` must outlive the API. */
 RestApi *rest_api_new(Workers *workers, RestHost *host);
@@ -16,5 +19,8 @@ RestApi *rest_api_new(Workers *workers, RestHost *host);
 void rest_api_free(RestApi *api);
 /* The handler for http_server_*: arg is the RestApi. */
 void rest_api_handle(void *arg, HttpRequest *request);
+/* The same for somebody: creating as a sender that is not theirs is 403, transactions of others
+ * are not there (404).  `who` outlives the request; NULL: may everything. */
+void rest_api_handle_as(RestApi *api, HttpRequest *request, const RestPrincipal *who);
 /* Shutdown: open long polls are answered (304) now and those that come are not waited for. */
 void rest_api_drain(RestApi *api);

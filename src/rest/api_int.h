@@ -47,8 +47,12 @@ struct RestCall {
 	HttpRequest *request; /* home only */
 	Worker *home, *owner;
 	RestRoute route;
+	const RestPrincipal *who; /* NULL: may everything */
 	char *id, *blob; /* blob: name of a part, or NULL */
-	char *sender;    /* REST_CREATE */
+	char *sender;    /* REST_CREATE; from here on */
+	char *idem;      /* the Idempotency-Key as it came, or NULL */
+	char *idem_key;  /* what it is kept as */
+	char *idem_hash; /* of the request's body */
 	char *if_match, *if_none_match, *request_timeout, *content_type;
 	char *body; /* REST_UPDATE */
 	size_t body_len;
@@ -100,6 +104,10 @@ void rest_call_unref(RestCall *call);
 RestHost *rest_call_host(const RestCall *call);
 RestTable *rest_call_table(const RestCall *call); /* of the owner */
 RestEntry *rest_table_entry(RestTable *table, const char *id);
+/* Whether a transaction may be shown to who asks; else the call has been answered 404. */
+K_MUST_CHECK bool rest_call_may(RestCall *call, const Tx *tx);
+/* The same for what a load answered. */
+K_MUST_CHECK bool rest_call_may_see(RestCall *call, const RestVerdict *verdict, const Tx *tx);
 /* Runs fn(call) on the owner, at once when that is here. */
 void rest_call_to_owner(RestCall *call, WorkerFn *fn);
 
@@ -120,15 +128,15 @@ void rest_wait_end_all(RestEntry *entry);
 bool rest_etag_is(const char *etag, uint64_t version);
 
 /* create.c, update.c, upload.c */
-void rest_create(RestApi *api, HttpRequest *request, const char *sender);
+void rest_create(RestApi *api, HttpRequest *request, const RestPrincipal *who,
+		 const char *sender);
 void rest_update(void *call);
 void rest_upload(RestCall *call);
 
 /* body_json.c: the "body" member of a POST or PATCH into a TxBody. */
 typedef void RestBodyDoneFn(void *arg, const RestVerdict *verdict, TxBody *body);
 /* Answers exactly once, never inside the call; `body` is borrowed and NULL unless status is 200.
- * On the worker given. */
-void rest_body_resolve(RestHost *host, Worker *worker, const TxRequest *request,
-		       RestBodyDoneFn *done, void *arg);
+ * On the call's owner, who must be here. */
+void rest_body_resolve(RestCall *call, const TxRequest *request, RestBodyDoneFn *done, void *arg);
 /* Largest POST or PATCH that this host can have a use for. */
 size_t rest_json_max(const RestHost *host);

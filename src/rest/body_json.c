@@ -24,6 +24,7 @@ rest_json_max(const RestHost *host)
 typedef struct Resolve {
 	RestHost *host;
 	Worker *worker;
+	const RestPrincipal *who;
 	Defer defer;
 	RestBodyDoneFn *done;
 	void *arg;
@@ -170,17 +171,20 @@ look_up(Resolve *r)
 		     as_body ? "only a body can be reused as body"
 			     : "only a named blob can be reused as part");
 	else
-		r->host->reuse(r->host, r->worker, id, name, on_reused, r);
+		r->host->reuse(r->host, r->worker, id, name, r->who, on_reused, r);
 }
 
 void
-rest_body_resolve(RestHost *host, Worker *worker, const TxRequest *request, RestBodyDoneFn *done,
-		  void *arg)
+rest_body_resolve(RestCall *call, const TxRequest *request, RestBodyDoneFn *done, void *arg)
 {
 	k_assert(request->form != TX_BODY_NONE);
 	Resolve *r = g_new0(Resolve, 1);
-	*r = (Resolve){
-		.host = host, .worker = worker, .done = done, .arg = arg, .request = *request};
+	*r = (Resolve){.host = rest_call_host(call),
+		       .worker = call->owner,
+		       .who = call->who,
+		       .done = done,
+		       .arg = arg,
+		       .request = *request};
 	json_incref(r->request.body);
 	r->found = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, destroy_blob);
 	if (request->form == TX_BODY_REUSE) {
@@ -195,5 +199,5 @@ rest_body_resolve(RestHost *host, Worker *worker, const TxRequest *request, Rest
 	defer_init(&r->defer, finish, r);
 	look_up(r);
 	if (r->verdict.status != 0)
-		defer_queue(worker_defers(worker), &r->defer);
+		defer_queue(worker_defers(r->worker), &r->defer);
 }

@@ -3,15 +3,24 @@
  * the request becomes the owner. */
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/ids.h"
 #include "base/json.h"
+#include "base/text.h"
 #include "http/route.h"
 #include "rest/api_int.h"
+
+static void find_again(RestCall *call);
 
 static void
 on_created(void *arg, const RestVerdict *verdict)
 {
 	RestCall *call = arg;
+	if (verdict->status == 409 && call->idem_key != NULL) {
+		g_clear_pointer(&call->tx, tx_unref);
+		find_again(call);
+		return;
+	}
 	if (verdict->status != 200 && verdict->status != 201) {
 		rest_answer_verdict(call, verdict, NULL);
 		return;
@@ -21,10 +30,96 @@ on_created(void *arg, const RestVerdict *verdict)
 	rest_answer_tx(call, 201, call->tx);
 }
 
+/* ---- the same request again (Idempotency-Key) ---- */
+
+static void
+answer_again(RestCall *call, const Tx *tx)
+{
+	g_autofree char *path = g_strconcat("/transactions/", tx->id, NULL);
+	call->location = http_join(rest_call_host(call)->uris.session_uri, path);
+	rest_answer_tx(call, 201, tx);
+}
+
+static void
+on_loaded_again(void *arg, const RestVerdict *verdict, Tx *tx)
+{
+	RestCall *call = arg;
+	if (verdict->status == 200)
+		answer_again(call, tx);
+	else if (verdict->status == 404)
+		rest_answer_text(call, 410,
+				 "the transaction of this idempotency key is not kept any more");
+	else
+		rest_answer_verdict(call, verdict, NULL);
+}
+
+static void
+again_on_owner(void *arg)
+{
+	RestCall *call = arg;
+	RestHost *host = rest_call_host(call);
+	const Tx *tx = rest_table_find(rest_call_table(call), call->id);
+	if (tx != NULL)
+		answer_again(call, tx);
+	else
+		host->load(host, call->owner, call->id, on_loaded_again, call);
+}
+
+static void
+on_key_found(void *arg, const RestVerdict *verdict, const char *id, const char *hash)
+{
+	RestCall *call = arg;
+	Workers *workers = call->api->workers;
+	if (verdict->status == 404) {
+		rest_answer_text(call, 409, "the idempotency key was in use, try again");
+	} else if (verdict->status != 200) {
+		rest_answer_verdict(call, verdict, NULL);
+	} else if (strcmp(hash, call->idem_hash) != 0) {
+		rest_answer_text(call, 409, "the idempotency key was used for another request");
+	} else {
+		call->id = g_strdup(id);
+		call->owner = workers_get(workers, ids_tx_worker(id, workers_count(workers)));
+		rest_call_to_owner(call, again_on_owner);
+	}
+}
+
+/* The key is in use: what is made with it is the answer, if it is the same request. */
+static void
+find_again(RestCall *call)
+{
+	RestHost *host = rest_call_host(call);
+	host->find_key(host, call->owner, call->idem_key, on_key_found, call);
+}
+
+/* Keys of different senders, and of different clients, have nothing to do with each other. */
+static void
+hash_key(RestCall *call, const char *text, size_t len)
+{
+	if (call->idem == NULL)
+		return;
+	const char *who = call->who != NULL ? call->who->name : "";
+	g_autofree char *scope = g_strdup_printf("%s\n%s\n%s", who, call->sender, call->idem);
+	call->idem_key = g_compute_checksum_for_string(G_CHECKSUM_SHA256, scope, -1);
+	call->idem_hash = g_compute_checksum_for_data(G_CHECKSUM_SHA256, (const guchar *)text, len);
+}
+
+/* 1 to 255 visible ASCII characters. */
+static bool
+key_is_sound(const char *key)
+{
+	size_t len = strlen(key);
+	return len > 0 && len <= REST_IDEM_KEY_MAX && text_is_printable_ascii(key, len);
+}
+
+/* ---- creation ---- */
+
 static void
 hand_over(RestCall *call)
 {
 	RestHost *host = rest_call_host(call);
+	if (call->idem_key != NULL)
+		tx_set_idem(call->tx, call->idem_key, call->idem_hash,
+			    clock_wall_sec() + host->key_ttl / USEC_PER_SEC);
 	host->create(host, call->owner, call->tx, on_created, call);
 }
 
@@ -68,7 +163,7 @@ set_body(RestCall *call, bool incremental, TxRequest *request)
 	} else if (!host->accepts_body_json) {
 		rest_answer_text(call, 400, "the body must be uploaded with PUT");
 	} else {
-		rest_body_resolve(host, call->owner, request, on_resolved, call);
+		rest_body_resolve(call, request, on_resolved, call);
 	}
 }
 
@@ -105,6 +200,7 @@ create(RestCall *call, const char *text, size_t len)
 {
 	RestHost *host = rest_call_host(call);
 	g_autoptr(GError) error = NULL;
+	hash_key(call, text, len);
 	g_autoptr(json_t) json = json_parse("request", text, len, &error);
 	if (json == NULL || !json_is_object(json)) {
 		rest_answer_text(call, 400, json == NULL ? error->message : "no JSON object");
@@ -133,9 +229,24 @@ on_body(void *arg, HttpRequest *request, HttpBodyEvent event, const char *data, 
 }
 
 void
-rest_create(RestApi *api, HttpRequest *request, const char *sender)
+rest_create(RestApi *api, HttpRequest *request, const RestPrincipal *who, const char *sender)
 {
+	if (!rest_principal_may(who, sender)) { /* whether or not there is one of that name */
+		http_respond_text(request, 403, "not permitted to send as this sender");
+		return;
+	}
+	const char *key = http_header(request, "idempotency-key");
+	if (key != NULL && api->host->find_key == NULL) {
+		http_respond_text(request, 400, "idempotency keys are not kept here");
+		return;
+	}
+	if (key != NULL && !key_is_sound(key)) {
+		http_respond_text(request, 400, "bad idempotency-key");
+		return;
+	}
 	RestCall *call = rest_call_new(api, request, REST_CREATE);
+	call->idem = g_strdup(key);
+	call->who = who;
 	call->sender = g_strdup(sender);
 	http_read_body(request, rest_json_max(api->host), on_body, call);
 }

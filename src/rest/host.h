@@ -11,6 +11,7 @@
 #include <stdbool.h>
 
 #include "loop/worker.h"
+#include "rest/principal.h"
 #include "tx/codec.h"
 #include "tx/tx.h"
 
@@ -23,10 +24,13 @@ typedef struct RestVerdict {
 	const char *text;     /* borrowed; NULL: empty body */
 	const char *location; /* for 308: base URL of the owner (its session_uri); the request's own
 				 path is put behind its scheme and authority */
+	const char *sender;   /* for 308 of a load: whose transaction it is; borrowed */
 } RestVerdict;
 typedef void RestDoneFn(void *arg, const RestVerdict *verdict);
 /* `tx` is borrowed; NULL unless status is 200. */
 typedef void RestLoadFn(void *arg, const RestVerdict *verdict, Tx *tx);
+/* `id` and `hash` (of the request that made it) are borrowed; NULL unless status is 200. */
+typedef void RestKeyFn(void *arg, const RestVerdict *verdict, const char *id, const char *hash);
 typedef void RestBlobFn(void *arg, const RestVerdict *verdict, Blob *blob);
 
 struct RestHost {
@@ -47,6 +51,12 @@ struct RestHost {
 	 * acknowledged: responsibility, if it is ours, is on disk.  On success the host has put it
 	 * into the worker's table. */
 	void (*create)(RestHost *host, Worker *worker, Tx *tx, RestDoneFn *done, void *arg);
+	/* The transaction that an idempotency key (tx->idem_key) stands for; 404: none; 308: it is
+	 * in the memory of another process.  NULL: no keys are kept here.  When `create` finds that
+	 * the key is in use it answers 409. */
+	void (*find_key)(RestHost *host, Worker *worker, const char *key, RestKeyFn *done,
+			 void *arg);
+	Usec key_ttl; /* how long they are kept */
 	/* Not in the table: read it from the store.  The tx is inactive: for reading only. */
 	void (*load)(RestHost *host, Worker *worker, const char *id, RestLoadFn *done, void *arg);
 	/* The last missing byte of the body has arrived (the blob is final, tx_note_body was
@@ -57,9 +67,10 @@ struct RestHost {
 	void (*cancel)(RestHost *host, Worker *worker, const char *id, Tx *tx, RestDoneFn *done,
 		       void *arg);
 	/* A finished blob of another transaction (spec 4.10); name NULL: the body.  Called on any
-	 * worker; the host looks in the owner's table and in the store. */
+	 * worker; the host looks in the owner's table and in the store.  What is not theirs is not
+	 * there for `who`. */
 	void (*reuse)(RestHost *host, Worker *worker, const char *id, const char *name,
-		      RestBlobFn *done, void *arg);
+		      const RestPrincipal *who, RestBlobFn *done, void *arg);
 	/* Inside the call, on the owner: will this tx still change here (spec 4.4 "active")? */
 	bool (*is_active)(RestHost *host, Tx *tx);
 	bool (*is_incremental)(RestHost *host, Tx *tx);

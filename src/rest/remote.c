@@ -79,6 +79,15 @@ format_timeout(Usec left, char out[24])
 }
 
 void
+remote_identify(const Remote *remote, HttpCallSpec *spec)
+{
+	spec->verify = remote->verify;
+	spec->api_key = remote->api_key;
+	spec->client_cert = remote->client_cert;
+	spec->client_key = remote->client_key;
+}
+
+void
 remote_send(Remote *remote, const char *method, const char *url, const char *etag_header,
 	    char *json, Usec timeout, HttpCallFn *done)
 {
@@ -98,8 +107,8 @@ remote_send(Remote *remote, const char *method, const char *url, const char *eta
 			     .n_headers = n,
 			     .body = json,
 			     .body_len = json != NULL ? strlen(json) : 0,
-			     .timeout = MAX(timeout, USEC_PER_MS),
-			     .verify = remote->options.verify};
+			     .timeout = MAX(timeout, USEC_PER_MS)};
+	remote_identify(remote, &spec);
 	remote->asked = clock_mono();
 	remote->call = http_call_start(remote->client, &spec, done, remote);
 }
@@ -168,10 +177,8 @@ cancel_upstream(Remote *remote)
 		return; /* the other side has answered for the message */
 	remote->cancelled = true;
 	g_autofree char *url = g_strconcat(remote->tx_url, "/cancel", NULL);
-	const HttpCallSpec spec = {.method = "POST",
-				   .url = url,
-				   .timeout = CANCEL_TIMEOUT,
-				   .verify = remote->options.verify};
+	HttpCallSpec spec = {.method = "POST", .url = url, .timeout = CANCEL_TIMEOUT};
+	remote_identify(remote, &spec);
 	(void)http_call_start(remote->client, &spec, NULL, NULL);
 }
 
@@ -184,6 +191,9 @@ remote_free(Remote *remote)
 	response_unref(remote->failure);
 	json_decref(remote->body);
 	g_free(remote->verify);
+	g_free(remote->api_key);
+	g_free(remote->client_cert);
+	g_free(remote->client_key);
 	g_free(remote->create_url);
 	g_free(remote->tx_url);
 	g_free(remote->etag);
@@ -459,7 +469,11 @@ remote_port_start(HttpClient *client, Worker *worker, const char *url, Tx *tx,
 	if (options != NULL)
 		remote->options = *options;
 	remote->verify = g_strdup(remote->options.verify);
-	remote->options.verify = remote->verify;
+	remote->api_key = g_strdup(remote->options.api_key);
+	remote->client_cert = g_strdup(remote->options.client_cert);
+	remote->client_key = g_strdup(remote->options.client_key);
+	remote->options.verify = remote->options.api_key = NULL; /* the caller's */
+	remote->options.client_cert = remote->options.client_key = NULL;
 	if (remote->options.rcpt_timeout == 0)
 		remote->options.rcpt_timeout = RCPT_TIMEOUT;
 	if (remote->options.data_timeout == 0)

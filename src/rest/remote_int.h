@@ -20,7 +20,7 @@ typedef struct Remote {
 	TxWatch watch;
 	Timer timer; /* between polls */
 	TxPortOptions options;
-	char *verify;
+	char *verify, *api_key, *client_cert, *client_key; /* what `options` names */
 	char *create_url;
 	char *tx_url; /* NULL until created */
 	char *etag;
@@ -72,6 +72,8 @@ void remote_set_etag(Remote *remote, const char *etag);
 /* One request.  `json` (moved) NULL: without a body. */
 void remote_send(Remote *remote, const char *method, const char *url, const char *etag_header,
 		 char *json, Usec timeout, HttpCallFn *done);
+/* Who we are, and how the other side is checked. */
+void remote_identify(const Remote *remote, HttpCallSpec *spec);
 /* remote_upload.c */
 /* Sends what there is to send.  True when something is under way or was failed. */
 bool remote_upload_step(Remote *remote);

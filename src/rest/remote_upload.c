@@ -166,8 +166,8 @@ put(Remote *remote, RemoteUpload *upload, const HttpHeader *range)
 			     .url = upload->url,
 			     .headers = headers,
 			     .n_headers = n,
-			     .timeout = remote->options.data_timeout,
-			     .verify = remote->options.verify};
+			     .timeout = remote->options.data_timeout};
+	remote_identify(remote, &spec);
 	HttpSource source = {slice_read, slice_free, NULL, upload->piece};
 	if (upload->piece <= COPY_MAX) {
 		spec.body = g_malloc((size_t)upload->piece + 1);

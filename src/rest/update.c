@@ -67,7 +67,7 @@ apply(RestCall *call, Tx *tx, const json_t *json)
 	} else if (!tx_from_json(tx, json, TX_JSON_UPDATE, &request, NULL)) {
 		rest_answer_text(call, 400, "invalid request");
 	} else if (wants_body && request.form != TX_BODY_NONE) {
-		rest_body_resolve(host, call->owner, &request, on_resolved, call);
+		rest_body_resolve(call, &request, on_resolved, call);
 	} else {
 		answer_updated(call);
 	}
@@ -89,6 +89,8 @@ on_loaded(void *arg, const RestVerdict *verdict, Tx *tx)
 	RestCall *call = arg;
 	RestHost *host = rest_call_host(call);
 	bool is_json = call->body_len > 0;
+	if (!rest_call_may_see(call, verdict, tx))
+		return;
 	if (verdict->status != 200)
 		rest_answer_verdict(call, verdict, "transaction not found");
 	else if (is_json && !host->is_incremental(host, tx))
@@ -106,6 +108,8 @@ update_live(RestCall *call, Tx *tx, const json_t *json)
 {
 	RestHost *host = rest_call_host(call);
 	g_autoptr(GError) error = NULL;
+	if (!rest_call_may(call, tx))
+		return;
 	bool fits = json == NULL || tx_update_check(tx, json, &error);
 	if (!fits && !g_error_matches(error, K_ERROR, K_ERROR_CONFLICT))
 		rest_answer_text(call, 400, "invalid request");

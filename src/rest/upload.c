@@ -51,6 +51,13 @@ parse_headers(RestCall *call)
 	return true;
 }
 
+static uint64_t
+host_size_max(const RestCall *call)
+{
+	uint64_t size_max = rest_call_host(call)->blobs.size_max;
+	return size_max != 0 ? size_max : UINT64_MAX;
+}
+
 /* The blob that is meant; NULL: not there.  The body of an incremental transaction is made by its
  * first upload. */
 static Blob *
@@ -79,7 +86,7 @@ begin(RestCall *call)
 		call->lost = true;
 		return true;
 	}
-	if (!parse_headers(call))
+	if (!rest_call_may(call, tx) || !parse_headers(call))
 		return false;
 	call->current = call->if_match != NULL && rest_etag_is(call->if_match, tx->version);
 	Blob *blob = find_blob(call, tx);
@@ -90,6 +97,12 @@ begin(RestCall *call)
 	}
 	if (blob == NULL) { /* it has not begun yet */
 		answer_invalid(call);
+		return false;
+	}
+	uint64_t size_max = host_size_max(call);
+	if ((call->ranged && call->range.has_total && call->range.total > size_max) ||
+	    (call->finalize && call->finalize_len > size_max)) {
+		rest_answer_text(call, 413, "message too large");
 		return false;
 	}
 	call->target = blob_ref(blob);
@@ -203,6 +216,8 @@ static void
 on_loaded(void *arg, const RestVerdict *verdict, Tx *tx)
 {
 	RestCall *call = arg;
+	if (!rest_call_may_see(call, verdict, tx))
+		return;
 	if (verdict->status != 200) {
 		rest_answer_verdict(call, verdict, "unknown transaction");
 		return;

@@ -120,6 +120,8 @@ static void
 on_loaded(void *arg, const RestVerdict *verdict, Tx *tx)
 {
 	RestCall *call = arg;
+	if (!rest_call_may_see(call, verdict, tx))
+		return;
 	if (verdict->status != 200)
 		rest_answer_verdict(call, verdict, "unknown tx");
 	else if (call->if_none_match != NULL && rest_etag_is(call->if_none_match, tx->version))
@@ -135,6 +137,8 @@ rest_read(void *arg)
 	RestHost *host = rest_call_host(call);
 	RestEntry *entry = rest_table_entry(rest_call_table(call), call->id);
 	int64_t seconds = 0;
+	if (entry != NULL && !rest_call_may(call, entry->tx))
+		return;
 	if (entry == NULL) {
 		host->load(host, call->owner, call->id, on_loaded, call);
 	} else if (call->if_none_match == NULL) {

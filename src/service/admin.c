@@ -332,25 +332,45 @@ handle(const Admin *admin, HttpRequest *request, const HttpMatch *match)
 		run(call, &filter);
 }
 
+static void
+answer_probe(const Admin *admin, HttpRequest *request, AdminRoute route)
+{
+	if (route == ADMIN_HEALTH)
+		http_respond_text(request, 200, "ok\n");
+	else
+		answer_ready(admin, request);
+}
+
 bool
-admin_handle(const Admin *admin, HttpRequest *request)
+admin_handle_probe(const Admin *admin, HttpRequest *request)
+{
+	HttpMatch match;
+	if (http_path(request)[1] != 'h' && http_path(request)[1] != 'r')
+		return false; /* most are none */
+	if (http_route_find(ROUTES, G_N_ELEMENTS(ROUTES), http_method(request), http_path(request),
+			    &match) != HTTP_ROUTE_FOUND ||
+	    (match.id != ADMIN_HEALTH && match.id != ADMIN_READY))
+		return false;
+	answer_probe(admin, request, (AdminRoute)match.id);
+	return true;
+}
+
+bool
+admin_handle(const Admin *admin, HttpRequest *request, bool may)
 {
 	HttpMatch match;
 	HttpRouteResult found = http_route_find(ROUTES, G_N_ELEMENTS(ROUTES), http_method(request),
 						http_path(request), &match);
 	const bool probe = found == HTTP_ROUTE_FOUND &&
 			   (match.id == ADMIN_HEALTH || match.id == ADMIN_READY);
-	if (found == HTTP_ROUTE_NO_PATH || (!probe && !admin->open) ||
-	    (!probe && admin->router == NULL))
+	if (found == HTTP_ROUTE_NO_PATH || (!probe && !may) || (!probe && admin->router == NULL))
 		return false;
 	if (found == HTTP_ROUTE_NO_METHOD) {
 		const HttpHeader allow = {"allow", match.allow};
 		http_respond_json(request, 405, &allow, 1,
 				  g_strdup("{\"detail\":\"Method Not Allowed\"}"));
-	} else if (match.id == ADMIN_HEALTH) {
-		http_respond_text(request, 200, "ok\n");
-	} else if (match.id == ADMIN_READY) {
-		answer_ready(admin, request);
+	} else if (probe) {
+		answer_probe(admin, request, (AdminRoute)match.id);
 	} else {
 		handle(admin, request, &match);
 	}

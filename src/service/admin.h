@@ -9,8 +9,8 @@
  *   GET  /healthz                     the process runs
  *   GET  /readyz                      it takes work: 200, else 503
  *
- * There is no authentication, so all but the probes is served on loopback only, unless the
- * configuration says otherwise, and never to a web page (requests with Origin).  Any worker. */
+ * The probes are for everybody.  Without authentication the rest is served on loopback only, unless
+ * the configuration says otherwise; and never to a web page (requests with Origin).  Any worker. */
 #include <stdatomic.h>
 #include <stdbool.h>
 
@@ -19,9 +19,12 @@
 
 typedef struct Admin {
 	Router *router;              /* NULL: probes only */
-	bool open;                   /* all routes, not the probes alone */
+	bool open;                   /* all routes, for who is not authenticated */
 	const atomic_bool *draining; /* the process stops */
 } Admin;
 
-/* False when the path is none of the above; then nothing has happened. */
-bool admin_handle(const Admin *admin, HttpRequest *request);
+/* False when the path is none of the above, or all but the probes when it `may` not; then nothing
+ * has happened. */
+bool admin_handle(const Admin *admin, HttpRequest *request, bool may);
+/* GET /healthz or /readyz: answered. */
+bool admin_handle_probe(const Admin *admin, HttpRequest *request);

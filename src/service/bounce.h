@@ -12,7 +12,7 @@ typedef enum BounceKind {
 	BOUNCE_DELAY, /* it is going to be tried again */
 } BounceKind;
 
-/* Does its sender have to hear from us that `tx` failed?  `mailer_daemon` NULL: nobody could say
+/* Does its sender have to hear from us how `tx` ended?  `mailer_daemon` NULL: nobody could say
  * so. */
 bool bounce_is_owed(const Tx *tx, const EndpointConf *endpoint, const char *mailer_daemon);
 /* A new transaction from the null reverse-path to the sender of `tx`, with the finished

@@ -180,9 +180,11 @@ cancel(RestHost *host, Worker *worker, const char *id, Tx *tx, RestDoneFn *done,
 }
 
 static void
-reuse(RestHost *host, Worker *worker, const char *id, const char *name, RestBlobFn *done, void *arg)
+reuse(RestHost *host, Worker *worker, const char *id, const char *name, const RestPrincipal *who,
+      RestBlobFn *done, void *arg)
 {
 	(void)host;
+	(void)who;
 	(void)id;
 	(void)name;
 	answer_later(worker, &(Later){.verdict = {.status = 404, .text = "nothing to reuse here"},

@@ -18,7 +18,10 @@ take(void *arg, Worker *worker, Tx *tx)
 	const TxPortOptions options = {.rcpt_timeout = output->rcpt_timeout,
 				       .data_timeout = output->data_timeout,
 				       .chunk_size = (size_t)output->chunk_size,
-				       .verify = output->verify};
+				       .verify = output->verify,
+				       .api_key = output->api_key,
+				       .client_cert = output->client_cert,
+				       .client_key = output->client_key};
 	TxPort *port = ports->open_url(ports, output->endpoint, tx, &options);
 	if (!text_equal_nocase(port->ops->name, "remote"))
 		return port;

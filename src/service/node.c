@@ -18,10 +18,9 @@
 #include "loop/dns.h"
 #include "loop/pool.h"
 #include "mime/mime.h"
-#include "rest/api.h"
-#include "service/admin.h"
 #include "service/gateway.h"
 #include "service/ports.h"
+#include "service/rest_front.h"
 #include "service/router.h"
 #include "store/store.h"
 
@@ -36,8 +35,7 @@ typedef struct NodeWorker {
 
 /* The REST side of a router or a gateway. */
 typedef struct NodeRest {
-	RestApi *api;
-	Admin admin;
+	RestFront front;
 	HttpServer *server;
 	char *base; /* "http://127.0.0.1:8000": where it really listens */
 } NodeRest;
@@ -209,14 +207,6 @@ open_gateway(Node *node)
 		node->per_worker[i].ports.gateway = node->gateway;
 }
 
-static void
-handle_rest(void *arg, HttpRequest *request)
-{
-	NodeRest *rest = arg;
-	if (!admin_handle(&rest->admin, request))
-		rest_api_handle(rest->api, request);
-}
-
 static bool
 is_loopback(const HostPort *addr)
 {
@@ -227,15 +217,30 @@ static bool
 open_rest(Node *node, NodeRest *rest, RestHost *host, const RestListenerConf *conf,
 	  GPtrArray *local, const char *what, GError **ret_error)
 {
-	rest->api = rest_api_new(node->workers, host);
-	rest->admin = (Admin){.router = rest == &node->router_rest ? node->router : NULL,
-			      .open = own_conf(node)->admin || is_loopback(conf->addr),
-			      .draining = &node->draining};
+	bool is_router = rest == &node->router_rest;
+	const KoukanConf *koukan = is_router ? &node->router_config->koukan
+					     : &node->gateway_config->koukan;
+	const RestOwnConf *own = &koukan->rest;
+	rest->front.api = rest_api_new(node->workers, host);
+	rest->front.admin = (Admin){.router = is_router ? node->router : NULL,
+				    .open = koukan->admin || is_loopback(conf->addr),
+				    .draining = &node->draining};
+	rest->front.access = access_new(own);
+	rest->front.limits = rest_limits_new(
+		&(RestLimitsConf){.requests_per_minute = (unsigned)own->requests_per_minute,
+				  .uploads_max = (unsigned)own->uploads_max});
 	const HttpServerOptions options = {.host = conf->addr->host,
 					   .port = conf->addr->port,
 					   .cert_path = conf->cert,
-					   .key_path = conf->key};
-	rest->server = http_server_open(node->workers, &options, handle_rest, rest, ret_error);
+					   .key_path = conf->key,
+					   .client_ca_path = own->client_ca,
+					   .connections_max = (unsigned)own->connections_max,
+					   .head_max = (size_t)own->head_max,
+					   .uri_max = (size_t)own->uri_max,
+					   .head_timeout = own->head_timeout,
+					   .body_timeout = own->body_timeout};
+	rest->server = http_server_open(node->workers, &options, rest_front_handle, &rest->front,
+					ret_error);
 	if (rest->server == NULL) {
 		g_prefix_error(ret_error, "%s rest_listener: ", what);
 		return false;
@@ -410,10 +415,10 @@ drain(Node *node)
 		gateway_drain(node->gateway);
 	if (node->router != NULL)
 		router_drain(node->router);
-	if (node->router_rest.api != NULL)
-		rest_api_drain(node->router_rest.api);
-	if (node->gateway_rest.api != NULL)
-		rest_api_drain(node->gateway_rest.api);
+	if (node->router_rest.front.api != NULL)
+		rest_api_drain(node->router_rest.front.api);
+	if (node->gateway_rest.front.api != NULL)
+		rest_api_drain(node->gateway_rest.front.api);
 }
 
 void
@@ -444,7 +449,9 @@ node_run(Node *node)
 static void
 rest_clear(NodeRest *rest)
 {
-	rest_api_free(rest->api);
+	rest_api_free(rest->front.api);
+	access_free(rest->front.access);
+	rest_limits_free(rest->front.limits);
 	g_free(rest->base);
 }
 

@@ -5,6 +5,8 @@
 #include "service/output_int.h"
 #include "service/row.h"
 
+#define VERSIONS_LOST 1000 /* more than one attempt has */
+
 static void output_stop_port(TxPort *port);
 
 static const TxPortOps output_port_ops = {.name = "router", .stop = output_stop_port};
@@ -307,6 +309,9 @@ output_set_row(Output *output, const StoreRow *row)
 	output->former = row_former(row);
 	output->creation = row->creation;
 	output->next_attempt = row->next_attempt;
+	/* A process that died may have told of versions that it did not write. */
+	if (row->crashes > 1)
+		tx_set_version(output->tx, row->version + VERSIONS_LOST);
 	output->destination = g_strdup(row->destination != NULL ? row->destination : "");
 	output->kind = DESTINATION_QUEUED;
 }

@@ -214,9 +214,25 @@ abandon(Output *output)
 		output_remove(output);
 }
 
+/* The same request came twice, and the other one was first. */
+static void
+key_taken(Output *output)
+{
+	static const RestVerdict taken = {.status = 409, .text = "the idempotency key is in use"};
+	output->row = ROW_NONE;
+	output_run_acks(&output->acks, &taken);
+	output_set_state(output, OUTPUT_DONE);
+	output_remove(output);
+}
+
 static void
 insert_refused(Output *output, const GError *error)
 {
+	if (g_error_matches(error, K_ERROR, K_ERROR_CONFLICT) && output->tx->idem_key != NULL &&
+	    output->state == OUTPUT_COMMITTING) {
+		key_taken(output);
+		return;
+	}
 	if (g_error_matches(error, K_ERROR, K_ERROR_CONFLICT) &&
 	    output->origin == OUTPUT_FROM_QUEUE && output->state == OUTPUT_COMMITTING) {
 		stored_before(output);
@@ -243,6 +259,8 @@ inserted(Output *output)
 {
 	output->row = ROW_STORED;
 	tx_set_durable(output->tx);
+	if (output->origin == OUTPUT_FROM_REST && output->state == OUTPUT_COMMITTING)
+		tx_created(output->tx); /* the 201 is about to tell it */
 	output_ack_now(output);
 	if (output->gone)
 		return;

@@ -59,7 +59,7 @@ answer_later(Worker *worker, RestVerdict verdict, RestDoneFn *done, void *arg)
 }
 
 static void
-create(RestHost *host, Worker *worker, Tx *tx, RestDoneFn *done, void *arg)
+create_now(RestHost *host, Worker *worker, Tx *tx, RestDoneFn *done, void *arg)
 {
 	Router *router = (Router *)host;
 	RouterHome *home = router_home(router, worker);
@@ -74,8 +74,119 @@ create(RestHost *host, Worker *worker, Tx *tx, RestDoneFn *done, void *arg)
 			     done, arg);
 	} else {
 		Output *output = output_new(home, tx, sender, endpoint, OUTPUT_FROM_REST);
+		tx_created(tx);
 		output_start(output, done, arg);
 	}
+}
+
+/* ---- idempotency keys ---- */
+
+/* A transaction whose row will not be written at once: its key is written before it is made, and
+ * taken back when it is not. */
+typedef struct KeyCall {
+	Router *router;
+	Worker *worker;
+	Tx *tx;
+	RestDoneFn *done;
+	void *arg;
+} KeyCall;
+
+static StoreRow *
+key_row(const Tx *tx, int64_t until)
+{
+	StoreRow *row = store_row_new();
+	row->id = g_strdup(tx->id);
+	row->idem_key = g_strdup(tx->idem_key);
+	row->idem_hash = g_strdup(tx->idem_hash);
+	row->idem_until = until;
+	return row;
+}
+
+static void
+key_answer(KeyCall *call, const RestVerdict *verdict)
+{
+	call->done(call->arg, verdict);
+	tx_unref(call->tx);
+	g_free(call);
+}
+
+static void
+on_made(void *arg, const RestVerdict *verdict)
+{
+	KeyCall *call = arg;
+	if (verdict->status != 200 && verdict->status != 201)
+		store_idem_put(call->router->store, key_row(call->tx, 0), NULL, NULL);
+	key_answer(call, verdict);
+}
+
+static void
+on_key_kept(void *arg, const StoreResult *result)
+{
+	KeyCall *call = arg;
+	if (result->error == NULL) {
+		create_now(&call->router->host, call->worker, call->tx, on_made, call);
+		return;
+	}
+	RestVerdict no = {.status = 503, .text = "the store does not answer"};
+	if (g_error_matches(result->error, K_ERROR, K_ERROR_CONFLICT))
+		no = (RestVerdict){.status = 409, .text = "the idempotency key is in use"};
+	else
+		log_error(NULL, "store.key_failed", LOG_S("error", result->error->message));
+	key_answer(call, &no);
+}
+
+/* Its row is written before its creation is acknowledged, and the key with it. */
+static bool
+is_stored_at_once(const Router *router, const Tx *tx)
+{
+	const SenderConf *sender = NULL;
+	const EndpointConf *endpoint = find_endpoint(router, tx->sender_name, tx->sender_tag,
+						     &sender);
+	return endpoint != NULL && sender->retry && endpoint->has_retry && tx_body_ready(tx);
+}
+
+static void
+create(RestHost *host, Worker *worker, Tx *tx, RestDoneFn *done, void *arg)
+{
+	Router *router = (Router *)host;
+	if (tx->idem_key == NULL || is_stored_at_once(router, tx)) {
+		create_now(host, worker, tx, done, arg);
+		return;
+	}
+	KeyCall *call = g_new0(KeyCall, 1);
+	*call = (KeyCall){router, worker, tx_ref(tx), done, arg};
+	store_idem_put(router->store, key_row(tx, tx->idem_until), on_key_kept, call);
+}
+
+typedef struct FindCall {
+	RestKeyFn *done;
+	void *arg;
+} FindCall;
+
+static RestVerdict store_verdict(const GError *error, const char *not_found);
+
+static void
+on_key(void *arg, const StoreResult *result)
+{
+	g_autofree FindCall *call = arg;
+	if (result->error != NULL) {
+		const RestVerdict no = store_verdict(result->error, "no such key");
+		call->done(call->arg, &no, NULL, NULL);
+		return;
+	}
+	const StoreRow *row = g_ptr_array_index(result->rows, 0);
+	bool here = row->owner_uri == NULL || row->owner_uri[0] == '\0';
+	const RestVerdict verdict = {.status = here ? 200 : 308, .location = row->owner_uri};
+	call->done(call->arg, &verdict, here ? row->id : NULL, here ? row->idem_hash : NULL);
+}
+
+static void
+find_key(RestHost *host, Worker *worker, const char *key, RestKeyFn *done, void *arg)
+{
+	(void)worker;
+	FindCall *call = g_new0(FindCall, 1);
+	*call = (FindCall){done, arg};
+	store_idem_get(((Router *)host)->store, key, on_key, call);
 }
 
 /* ---- from the store ---- */
@@ -115,7 +226,8 @@ on_loaded(void *arg, const StoreResult *result)
 	g_autoptr(Tx) tx = tx_new(worker_defers(call->worker));
 	const StoreRow *row = g_ptr_array_index(result->rows, 0);
 	if (is_elsewhere(row)) {
-		const RestVerdict there = {.status = 308, .location = row->owner_uri};
+		const RestVerdict there = {
+			.status = 308, .location = row->owner_uri, .sender = row->sender};
 		call->done(call->arg, &there, NULL);
 		return;
 	}
@@ -219,6 +331,7 @@ typedef struct ReuseCall {
 	Router *router;
 	Worker *asker, *owner;
 	char *id, *name;
+	const RestPrincipal *who;
 	Blob *blob; /* found */
 	RestVerdict verdict;
 	RestBlobFn *done;
@@ -262,16 +375,40 @@ find_blob(const Tx *tx, const char *name)
 	return part != NULL ? part->blob : NULL;
 }
 
+/* Whose is it? */
+static void
+on_source_loaded(void *arg, const StoreResult *result)
+{
+	ReuseCall *call = arg;
+	const StoreRow *row = result->error == NULL ? g_ptr_array_index(result->rows, 0) : NULL;
+	if (row != NULL && rest_principal_may(call->who, row->sender)) {
+		store_reuse(call->router->store, call->id, call->name, on_reused, call);
+		return;
+	}
+	if (row != NULL)
+		call->verdict = (RestVerdict){.status = 404, .text = "reuse_uri names no blob"};
+	else
+		call->verdict = store_verdict(result->error, "reuse_uri names no blob");
+	worker_post(call->asker, reuse_answer, call);
+}
+
 static void
 reuse_on_owner(void *arg)
 {
 	ReuseCall *call = arg;
+	Store *store = call->router->store;
 	Tx *tx = rest_table_find(rest_table(&call->router->host, call->owner), call->id);
 	Blob *blob = find_blob(tx, call->name);
-	if (tx == NULL) {
-		store_reuse(call->router->store, call->id, call->name, on_reused, call);
+	if (tx == NULL && call->who != NULL && !call->who->all_senders) {
+		store_load(store, call->id, false, on_source_loaded, call);
 		return;
 	}
+	if (tx == NULL) {
+		store_reuse(store, call->id, call->name, on_reused, call);
+		return;
+	}
+	if (!rest_principal_may(call->who, tx->sender_name))
+		blob = NULL;
 	if (blob != NULL && blob_is_final(blob)) {
 		call->verdict.status = 200;
 		call->blob = blob_ref(blob);
@@ -285,11 +422,13 @@ reuse_on_owner(void *arg)
 }
 
 static void
-reuse(RestHost *host, Worker *worker, const char *id, const char *name, RestBlobFn *done, void *arg)
+reuse(RestHost *host, Worker *worker, const char *id, const char *name, const RestPrincipal *who,
+      RestBlobFn *done, void *arg)
 {
 	Router *router = (Router *)host;
 	ReuseCall *call = g_new0(ReuseCall, 1);
-	*call = (ReuseCall){.router = router, .asker = worker, .done = done, .arg = arg};
+	*call = (ReuseCall){
+		.router = router, .asker = worker, .who = who, .done = done, .arg = arg};
 	call->owner = workers_get(router->workers,
 				  ids_tx_worker(id, workers_count(router->workers)));
 	call->id = g_strdup(id);
@@ -320,10 +459,14 @@ router_rest_init(Router *router)
 {
 	RestHost *host = &router->host;
 	host->accepts_body_json = true;
+	/* What comes from clients; on its way to next hops a message may still grow. */
+	host->blobs.size_max = (uint64_t)router->config->koukan.message_max;
 	host->arg = router;
 	host->admit = admit;
 	host->create = create;
 	host->load = load;
+	host->find_key = find_key;
+	host->key_ttl = router->config->koukan.rest.idempotency_ttl;
 	host->complete = complete;
 	host->cancel = cancel;
 	host->reuse = reuse;

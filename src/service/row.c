@@ -61,6 +61,9 @@ row_from_tx(const Tx *tx)
 	if (tx_rcpt_count(tx) > 0)
 		row->rcpt = g_strdup(tx_rcpt(tx, 0)->to->addr);
 	row->destination = row_destination(tx);
+	row->idem_key = g_strdup(tx->idem_key);
+	row->idem_hash = g_strdup(tx->idem_hash);
+	row->idem_until = tx->idem_until;
 	row_add_body(row, tx->body);
 	return row;
 }

@@ -16,7 +16,7 @@
 #include "store/pg_lib.h"
 #include "store/store_int.h"
 
-#define PG_SCHEMA_VERSION 1
+#define PG_SCHEMA_VERSION 2
 #define PG_PARAMS_MAX     24
 
 #define PG_WAITING "session=0 AND NOT held AND final_reason IS NULL"
@@ -172,6 +172,19 @@
 	X(CHUNK_INSERT, "INSERT INTO chunk (blob, off, data) VALUES ($1,$2,$3)")                   \
 	X(CHUNK_SELECT, "SELECT off, data FROM chunk WHERE blob=$1 AND off>=$2"                    \
 			" ORDER BY off LIMIT 16")                                                  \
+	X(IDEM_GET, "SELECT i.tx, i.hash, s.uri FROM idem i LEFT JOIN session s"                   \
+		    " ON s.id=i.session AND s.live AND s.id<>$3 WHERE i.key=$1 AND i.until>$2"     \
+		    " AND (i.session IN (0,$3) OR s.id IS NOT NULL)")                              \
+	X(IDEM_PUT, "INSERT INTO idem (key, hash, tx, until, session) VALUES ($1,$2,$3,$4,$5)"     \
+		    " ON CONFLICT (key) DO UPDATE SET hash=excluded.hash, tx=excluded.tx,"         \
+		    " until=excluded.until, session=excluded.session"                              \
+		    " WHERE idem.until<=$6 OR idem.tx=excluded.tx OR (idem.session<>0 AND NOT"     \
+		    " EXISTS (SELECT 1 FROM session s WHERE s.id=idem.session AND s.live))"        \
+		    " RETURNING 1")                                                                \
+	X(IDEM_OLD, "DELETE FROM idem WHERE key IN (SELECT key FROM idem WHERE until<=$1"          \
+		    " ORDER BY until LIMIT 4 FOR UPDATE SKIP LOCKED)")                             \
+	X(IDEM_DISOWN, "DELETE FROM idem WHERE tx IN (SELECT id FROM tx"                           \
+		       " WHERE id=ANY($1::text[]) AND final_reason='not acknowledged')")           \
 	X(ROW_NUMBER, "SELECT n FROM tx WHERE id=$1")                                              \
 	X(LIST_ANY, PG_LIST("true"))                                                               \
 	X(LIST_QUEUED, PG_LIST(PG_WAITING))                                                        \
@@ -376,6 +389,13 @@ K_MUST_CHECK bool pg_run_count(Pg *pg, Job *job);
 void pg_add_wait(Pg *pg, const char *destination, int64_t due);
 K_MUST_CHECK bool pg_push_waits(Pg *pg, GError **ret_error);
 K_MUST_CHECK bool pg_run_claim(Pg *pg, Job *job);
+
+/* ---- pg_idem.c ---- */
+
+/* The key of job->row; `kept`: with the row itself, in the same transaction. */
+K_MUST_CHECK bool pg_idem_put(Pg *pg, Job *job, bool kept);
+K_MUST_CHECK bool pg_run_idem_put(Pg *pg, Job *job);
+K_MUST_CHECK bool pg_run_idem_get(Pg *pg, Job *job);
 
 /* ---- pg_jobs.c ---- */
 

@@ -8,6 +8,13 @@
 #define CREATE_TRIES 5 /* several processes may start at once */
 #define CHECK_WAIT   (30 * USEC_PER_SEC)
 
+/* Idempotency keys: session 0: with a stored row; else while that session lives. */
+#define IDEMPOTENCY                                                                                \
+	"CREATE TABLE idem ("                                                                      \
+	" key TEXT PRIMARY KEY, hash TEXT NOT NULL, tx TEXT NOT NULL, until BIGINT NOT NULL,"      \
+	" session BIGINT NOT NULL);"                                                               \
+	"CREATE INDEX idem_until ON idem (until);"
+
 /* Bodies are not compressed: most are small, and the large ones are packed already. */
 static const char SCHEMA[] =
 	"BEGIN;"
@@ -41,10 +48,16 @@ static const char SCHEMA[] =
 	"CREATE TABLE chunk ("
 	" blob BIGINT NOT NULL, off BIGINT NOT NULL, data BYTEA NOT NULL, PRIMARY KEY (blob, off));"
 	"ALTER TABLE blob ALTER COLUMN data SET STORAGE EXTERNAL;"
-	"ALTER TABLE chunk ALTER COLUMN data SET STORAGE EXTERNAL;"
-	"INSERT INTO meta VALUES (1);"
+	"ALTER TABLE chunk ALTER COLUMN data SET STORAGE EXTERNAL;" IDEMPOTENCY
+	"INSERT INTO meta VALUES (2);"
 	"COMMIT;";
-_Static_assert(PG_SCHEMA_VERSION == 1, "as in SCHEMA");
+_Static_assert(PG_SCHEMA_VERSION == 2, "as in SCHEMA");
+
+/* 1 had no idempotency keys.  Of two that do it at once one finds the table there, and fails. */
+static const char FROM_1_TO_2[] = "BEGIN;"
+				  "SET LOCAL search_path TO koukan;" IDEMPOTENCY
+				  "UPDATE meta SET version=2;"
+				  "COMMIT;";
 
 static bool
 query_number(PGconn *conn, const char *sql, int64_t *ret_number, GError **ret_error)
@@ -104,8 +117,18 @@ pg_set_up_schema(PGconn *conn, bool migrate, GError **ret_error)
 					   "creating the schema koukan: ");
 		return false;
 	}
+	if (version == 1 && migrate) {
+		if (!pg_exec_raw(conn, FROM_1_TO_2, ret_error))
+			return false;
+		version = 2;
+	}
 	if (version == PG_SCHEMA_VERSION)
 		return true;
+	if (version < PG_SCHEMA_VERSION)
+		return error_set(ret_error, K_ERROR_CONFIG,
+				 "the database has schema version %d, this program needs %d: run "
+				 "koukan store migrate",
+				 (int)version, PG_SCHEMA_VERSION);
 	return error_set(ret_error, migrate ? K_ERROR_CONFLICT : K_ERROR_CONFIG,
 			 "the database has schema version %d, this program needs %d", (int)version,
 			 PG_SCHEMA_VERSION);

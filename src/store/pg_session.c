@@ -24,13 +24,15 @@ pg_alive(Pg *pg, Deadline since)
 static bool
 disown(Pg *pg, const PgOrphans *orphans, GError **ret_error)
 {
-	g_auto(PgParams) inserted = {0}, claimed = {0};
+	g_auto(PgParams) inserted = {0}, claimed = {0}, keys = {0};
+	pg_texts(&keys, orphans->inserted);
 	pg_texts(&inserted, orphans->inserted);
 	pg_int(&inserted, pg->session);
 	pg_int(&inserted, clock_wall_sec());
 	pg_ints(&claimed, orphans->claimed);
 	pg_int(&claimed, pg->session);
 	return pg_push(pg, PG_TX_DISOWN, &inserted, NULL, ret_error) &&
+	       pg_push(pg, PG_IDEM_DISOWN, &keys, NULL, ret_error) &&
 	       pg_push(pg, PG_TX_UNCLAIM_DEST, &claimed, NULL, ret_error) &&
 	       pg_push(pg, PG_TX_UNCLAIM, &claimed, NULL, ret_error) && pg_sync(pg, ret_error);
 }

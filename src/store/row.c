@@ -39,6 +39,8 @@ store_row_free(StoreRow *row)
 	g_free(row->destination);
 	g_free(row->held_reason);
 	g_free(row->owner_uri);
+	g_free(row->idem_key);
+	g_free(row->idem_hash);
 	g_ptr_array_unref(row->blobs);
 	g_free(row);
 }
@@ -135,6 +137,14 @@ job_not_found(Job *job)
 {
 	return error_set(&job->error, K_ERROR_NOT_FOUND, "no stored transaction %.96s",
 			 job->id != NULL ? job->id : job->row->id);
+}
+
+bool
+job_key_taken(Job *job)
+{
+	return error_set(&job->error, K_ERROR_CONFLICT,
+			 "the idempotency key of %.96s stands for another transaction",
+			 job->row->id);
 }
 
 bool

@@ -28,6 +28,7 @@ static const char GIVE_BACK[] =
 	" WHERE " IS_LEASED " GROUP BY destination"
 	" ON CONFLICT (name) DO UPDATE SET due=excluded.due WHERE excluded.due<dest.due;"
 	"UPDATE tx SET leased=0 WHERE " IS_LEASED ";"
+	"DELETE FROM idem WHERE kept=0;"
 	"COMMIT;";
 
 static const char *const SQL_TEXT[] = {

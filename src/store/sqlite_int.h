@@ -5,7 +5,7 @@
 
 #include "store/store_int.h"
 
-#define SQLITE_SCHEMA_VERSION 2
+#define SQLITE_SCHEMA_VERSION 3
 
 /* A row is in exactly one of these states.  The texts are those of the partial indexes, so that
  * they are used. */
@@ -99,6 +99,13 @@
 	X(CHUNK_INSERT, "INSERT INTO chunk (blob, off, data) VALUES (?1,?2,?3)")                   \
 	X(CHUNK_SELECT, "SELECT off, data FROM chunk WHERE blob=?1 ORDER BY off")                  \
 	X(CHUNK_DELETE, "DELETE FROM chunk WHERE blob=?1")                                         \
+	X(IDEM_GET, "SELECT tx, hash FROM idem WHERE key=?1 AND until>?2")                         \
+	X(IDEM_PUT, "INSERT INTO idem (key, hash, tx, until, kept) VALUES (?1,?2,?3,?4,?5)"        \
+		    " ON CONFLICT (key) DO UPDATE SET hash=excluded.hash, tx=excluded.tx,"         \
+		    " until=excluded.until, kept=excluded.kept"                                    \
+		    " WHERE idem.until<=?6 OR idem.tx=excluded.tx")                                \
+	X(IDEM_OLD, "DELETE FROM idem WHERE key IN"                                                \
+		    " (SELECT key FROM idem WHERE until<=?1 ORDER BY until LIMIT 4)")              \
 	X(MAX_BLOB, "SELECT max((SELECT ifnull(max(id),0) FROM blob),"                             \
 		    " (SELECT ifnull(max(blob),0) FROM chunk))")                                   \
 	X(LIST_ANY, LIST_SQL("1"))                                                                 \
@@ -196,6 +203,13 @@ K_MUST_CHECK bool db_destination_due(Db *db, const char *name, int64_t due, GErr
 void db_forget_dues(Db *db);
 K_MUST_CHECK bool db_run_claim(Db *db, Job *job);
 K_MUST_CHECK bool db_run_replan(Db *db, Job *job);
+
+/* ---- sqlite_idem.c ---- */
+
+/* The key of job->row; `kept`: with the row itself, in the same transaction. */
+K_MUST_CHECK bool db_idem_put(Db *db, Job *job, bool kept);
+K_MUST_CHECK bool db_run_idem_put(Db *db, Job *job);
+K_MUST_CHECK bool db_run_idem_get(Db *db, Job *job);
 
 /* ---- sqlite_jobs.c ---- */
 

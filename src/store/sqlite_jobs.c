@@ -43,6 +43,8 @@ run_insert(Db *db, Job *job)
 	const StoreRow *row = job->row;
 	const StoreBlob *body = row_body(row);
 	int64_t body_id = 0;
+	if (row->idem_key != NULL && !db_idem_put(db, job, true))
+		return false;
 	if (body != NULL && !db_put_blob(db, body->blob, &body_id, &job->error))
 		return false;
 	const char *const texts[] = {row->id,          row->sender,      row->tag,
@@ -268,10 +270,13 @@ bool
 db_run_job(Db *db, Job *job)
 {
 	static bool (*const RUN[])(Db *, Job *) = {
-		[JOB_INSERT] = run_insert,   [JOB_UPDATE] = run_update,  [JOB_CLAIM] = db_run_claim,
-		[JOB_LOAD] = db_run_load,    [JOB_REUSE] = db_run_reuse, [JOB_CANCEL] = run_cancel,
-		[JOB_COLLECT] = run_collect, [JOB_ACT] = run_act,        [JOB_LIST] = db_run_list,
-		[JOB_COUNT] = db_run_count,  [JOB_REPLAN] = db_run_replan,
+		[JOB_INSERT] = run_insert,        [JOB_UPDATE] = run_update,
+		[JOB_CLAIM] = db_run_claim,       [JOB_LOAD] = db_run_load,
+		[JOB_REUSE] = db_run_reuse,       [JOB_CANCEL] = run_cancel,
+		[JOB_COLLECT] = run_collect,      [JOB_ACT] = run_act,
+		[JOB_LIST] = db_run_list,         [JOB_COUNT] = db_run_count,
+		[JOB_REPLAN] = db_run_replan,     [JOB_IDEM_PUT] = db_run_idem_put,
+		[JOB_IDEM_GET] = db_run_idem_get,
 	};
 	_Static_assert(G_N_ELEMENTS(RUN) == JOB_KINDS, "one function each");
 	return RUN[job->kind](db, job);

@@ -19,6 +19,14 @@
 	"CREATE TABLE dest (name TEXT NOT NULL PRIMARY KEY, due INTEGER NOT NULL) WITHOUT ROWID;"  \
 	"CREATE INDEX dest_due ON dest (due, name);"
 
+/* Idempotency keys.  Those that are not `kept` belong to transactions in the memory of a process,
+ * and go with it. */
+#define IDEMPOTENCY                                                                                \
+	"CREATE TABLE idem (key TEXT NOT NULL PRIMARY KEY, hash TEXT NOT NULL, tx TEXT NOT NULL,"  \
+	" until INTEGER NOT NULL, kept INTEGER NOT NULL) WITHOUT ROWID;"                           \
+	"CREATE INDEX idem_until ON idem (until);"                                                 \
+	"CREATE INDEX idem_loose ON idem (kept) WHERE kept=0;"
+
 /* Text that never changes, so nothing is ever put together from parts. */
 static const char SCHEMA[] =
 	"BEGIN IMMEDIATE;"
@@ -35,11 +43,11 @@ static const char SCHEMA[] =
 	"CREATE TABLE blob ("
 	" id INTEGER PRIMARY KEY, len INTEGER NOT NULL, refs INTEGER NOT NULL, data BLOB);"
 	"CREATE TABLE chunk (blob INTEGER NOT NULL, off INTEGER NOT NULL, data BLOB NOT NULL);"
-	"CREATE UNIQUE INDEX chunk_at ON chunk (blob, off);"
+	"CREATE UNIQUE INDEX chunk_at ON chunk (blob, off);" IDEMPOTENCY
 	"PRAGMA application_id=1265595723;"
-	"PRAGMA user_version=2;"
+	"PRAGMA user_version=3;"
 	"COMMIT;";
-_Static_assert(APPLICATION_ID == 1265595723 && SQLITE_SCHEMA_VERSION == 2, "as in SCHEMA");
+_Static_assert(APPLICATION_ID == 1265595723 && SQLITE_SCHEMA_VERSION == 3, "as in SCHEMA");
 
 /* 1 had no destinations, and called damaged rows, the only ones it held, parked. */
 static const char FROM_1_TO_2[] =
@@ -57,6 +65,10 @@ static const char FROM_1_TO_2[] =
 	"PRAGMA user_version=2;"
 	"COMMIT;";
 
+/* 2 had no idempotency keys. */
+static const char FROM_2_TO_3[] = "BEGIN IMMEDIATE;" IDEMPOTENCY "PRAGMA user_version=3;"
+				  "COMMIT;";
+
 static void
 destination_function(sqlite3_context *context, int count, sqlite3_value **values)
 {
@@ -68,13 +80,16 @@ destination_function(sqlite3_context *context, int count, sqlite3_value **values
 }
 
 static bool
-upgrade(Db *db, GError **ret_error)
+upgrade(Db *db, uint64_t version, GError **ret_error)
 {
+	if (version >= 2)
+		return db_exec(db, FROM_2_TO_3, ret_error);
 	int rc = sqlite3_create_function(db->handle, "koukan_destination", 1,
 					 SQLITE_UTF8 | SQLITE_DETERMINISTIC, NULL,
 					 destination_function, NULL, NULL);
-	return rc == SQLITE_OK ? db_exec(db, FROM_1_TO_2, ret_error)
-			       : db_error(db, rc, "function", ret_error);
+	if (rc != SQLITE_OK)
+		return db_error(db, rc, "function", ret_error);
+	return db_exec(db, FROM_1_TO_2, ret_error) && db_exec(db, FROM_2_TO_3, ret_error);
 }
 
 static bool
@@ -123,7 +138,7 @@ db_set_up_schema(Db *db, const char *path, GError **ret_error)
 				 "database %s has schema version %d, this program needs %d", path,
 				 (int)version, SQLITE_SCHEMA_VERSION);
 	}
-	return version == SQLITE_SCHEMA_VERSION || upgrade(db, ret_error);
+	return version == SQLITE_SCHEMA_VERSION || upgrade(db, version, ret_error);
 }
 
 /* ---- check ---- */

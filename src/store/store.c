@@ -643,6 +643,21 @@ store_replan(Store *store, int64_t horizon, unsigned limit, StoreFn *fn, void *a
 }
 
 void
+store_idem_put(Store *store, StoreRow *row, StoreFn *fn, void *arg)
+{
+	k_assert(row->id != NULL && row->idem_key != NULL && row->idem_hash != NULL);
+	Job *job = job_new(JOB_IDEM_PUT, NULL, fn, arg);
+	job->row = row;
+	submit(store, job);
+}
+
+void
+store_idem_get(Store *store, const char *key, StoreFn *fn, void *arg)
+{
+	submit(store, job_new(JOB_IDEM_GET, key, fn, arg));
+}
+
+void
 store_act(Store *store, const char *id, StoreAction action, const char *reason, StoreFn *fn,
 	  void *arg)
 {

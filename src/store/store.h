@@ -53,6 +53,10 @@ typedef struct StoreRow {
 	unsigned crashes;  /* leases in a row whose process died before it gave the row back */
 	char *owner_uri;   /* leased by another live session: its session_uri; else NULL */
 	GPtrArray *blobs;  /* StoreBlob*, may be empty */
+	/* An idempotency key that stands for this row: by whom and what for, the hash of the
+	 * request it came with, and until when it is kept (unix seconds).  NULL: none. */
+	char *idem_key, *idem_hash;
+	int64_t idem_until;
 } StoreRow;
 
 StoreRow *store_row_new(void);
@@ -111,7 +115,8 @@ typedef void StoreFn(void *arg, const StoreResult *result);
  * those named below.  `fn` may be NULL.
  *
  * Inserts the row and its blobs (blobs already stored are only referenced) in one transaction.
- * `row` is moved.  K_ERROR_CONFLICT when there is a row of that id. */
+ * `row` is moved.  K_ERROR_CONFLICT when there is a row of that id, or when its idempotency key
+ * stands for another transaction. */
 void store_insert(Store *store, StoreRow *row, StoreFn *fn, void *arg);
 /* After an attempt, or when it starts: replaces responses, attempts, next_attempt, leased, version,
  * final_reason (those of `row`; its json, blobs and names are ignored); crashes becomes 0 when the
@@ -138,6 +143,16 @@ void store_reuse(Store *store, const char *id, const char *name, StoreFn *fn, vo
 /* Marks a row that is not leased and not final as final with that reason; K_ERROR_NOT_FOUND,
  * K_ERROR_CONFLICT when it is leased; nothing happens (no error) when it is final. */
 void store_cancel(Store *store, const char *id, const char *reason, StoreFn *fn, void *arg);
+/* ---- idempotency keys ---- */
+
+/* Keeps the key of a row that is not inserted yet: `id` and the idem_* of `row`, which is moved.
+ * It is gone with this process, unless the row is inserted with it.  K_ERROR_CONFLICT when it
+ * stands for another transaction.  An idem_until of 0 gives the key back. */
+void store_idem_put(Store *store, StoreRow *row, StoreFn *fn, void *arg);
+/* The transaction that a key stands for, as the one row of the answer: id, idem_hash; `owner_uri`
+ * when another live process holds it and it is not stored.  K_ERROR_NOT_FOUND. */
+void store_idem_get(Store *store, const char *key, StoreFn *fn, void *arg);
+
 /* Deletes final rows last updated before `before` (unix seconds) and blobs without references, at
  * most `limit` rows. */
 void store_collect(Store *store, int64_t before, unsigned limit, StoreFn *fn, void *arg);

@@ -25,6 +25,8 @@ typedef enum JobKind {
 	JOB_COLLECT,
 	JOB_ACT,
 	JOB_REPLAN,
+	JOB_IDEM_PUT,
+	JOB_IDEM_GET,
 	JOB_LIST, /* from here on: the second lane */
 	JOB_COUNT,
 	JOB_KINDS
@@ -64,6 +66,7 @@ void job_clear_answer(Job *job);
 void job_add_damaged(Job *job, const char *id, const char *reason);
 /* The one row; moved. */
 void job_answer_row(Job *job, StoreRow *row);
+bool job_key_taken(Job *job);                 /* so does this, K_ERROR_CONFLICT */
 bool job_not_found(Job *job);                 /* sets the error, returns false */
 bool job_under_way(Job *job, const char *id); /* so does this, K_ERROR_CONFLICT */
 

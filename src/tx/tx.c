@@ -206,6 +206,8 @@ tx_unref(Tx *tx)
 	defer_cancel(&tx->defer);
 	forget_answers(tx);
 	g_free(tx->id);
+	g_free(tx->idem_key);
+	g_free(tx->idem_hash);
 	host_port_free(tx->remote_host);
 	host_port_free(tx->local_host);
 	mailbox_unref(tx->mail_from);
@@ -289,6 +291,15 @@ bool
 tx_enable_notification(Tx *tx, json_t *value)
 {
 	return set_json(tx, &tx->notification, value);
+}
+
+void
+tx_set_idem(Tx *tx, const char *key, const char *hash, int64_t until)
+{
+	k_assert(tx->idem_key == NULL);
+	tx->idem_key = g_strdup(key);
+	tx->idem_hash = g_strdup(hash);
+	tx->idem_until = until;
 }
 
 bool
@@ -482,6 +493,12 @@ tx_set_version(Tx *tx, uint64_t version)
 {
 	if (version > tx->version)
 		tx->version = version;
+}
+
+void
+tx_created(Tx *tx)
+{
+	tx->version = 1;
 }
 
 /* ---- reading ---- */

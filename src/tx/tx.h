@@ -113,6 +113,9 @@ struct Tx {
 	json_t *smtp_meta;            /* object or NULL; see SMTP_META_* */
 	json_t *retry, *notification; /* presence enables */
 	char *sender_name, *sender_tag;
+	char *idem_key, *idem_hash; /* the idempotency key that it was created with, and the hash of
+				       that request; or NULL; never serialized */
+	int64_t idem_until;         /* unix seconds */
 	bool cancelled;
 	uint32_t heartbeats; /* pings that carried nothing */
 
@@ -149,12 +152,13 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(Tx, tx_unref)
 /* ---- requests: written by the user ---- */
 
 /* Each returns false, changing nothing, when it is already set (write once). */
-bool tx_set_mail_from(Tx *tx, Mailbox *from);                             /* counted */
-bool tx_set_hosts(Tx *tx, const HostPort *remote, const HostPort *local); /* NULL: leave */
-bool tx_set_smtp_meta(Tx *tx, json_t *meta);                              /* counted */
-bool tx_set_sender(Tx *tx, const char *name, const char *tag);            /* tag may be NULL */
-bool tx_set_body(Tx *tx, TxBody *body);                                   /* counted */
-bool tx_enable_retry(Tx *tx, json_t *value);                              /* counted; NULL: {} */
+bool tx_set_mail_from(Tx *tx, Mailbox *from);                               /* counted */
+bool tx_set_hosts(Tx *tx, const HostPort *remote, const HostPort *local);   /* NULL: leave */
+bool tx_set_smtp_meta(Tx *tx, json_t *meta);                                /* counted */
+bool tx_set_sender(Tx *tx, const char *name, const char *tag);              /* tag may be NULL */
+void tx_set_idem(Tx *tx, const char *key, const char *hash, int64_t until); /* no news; once */
+bool tx_set_body(Tx *tx, TxBody *body);                                     /* counted */
+bool tx_enable_retry(Tx *tx, json_t *value);                                /* counted; NULL: {} */
 bool tx_enable_notification(Tx *tx, json_t *value);
 bool tx_set_route(Tx *tx, TxRoute *route); /* moved; freed when refused */
 /* Returns its index. */
@@ -186,6 +190,9 @@ void tx_refuse_durable(Tx *tx);
 void tx_retry_durable(Tx *tx);          /* a refusal is forgotten: it is tried once more */
 void tx_set_id(Tx *tx, const char *id); /* once; it is going to be a REST resource or a row */
 void tx_set_version(Tx *tx, uint64_t version); /* loading from the store; never downwards */
+/* All that it was created with is its first version.  Only while nobody has a mark or has been told
+ * of a version. */
+void tx_created(Tx *tx);
 
 /* ---- reading ---- */
 

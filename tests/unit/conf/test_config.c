@@ -155,6 +155,8 @@ static const char full_router[] = "global:\n"
 				  "  dns_timeout: 0.25\n"
 				  "  message_max: 10M\n"
 				  "  rcpt_max: 100\n"
+				  "  rest: {allow_unauthenticated: yes, uri_max: 1k, uploads_max: 7,"
+				  " requests_per_minute: 60, idempotency_ttl: 5}\n"
 				  "logging: {root: {level: ERROR}}\n";
 
 static void
@@ -173,6 +175,12 @@ test_router_values(void **state)
 	assert_string_equal(config->rest.cert, "c.pem");
 	assert_string_equal(config->rest.service_uri, "https://example:8443");
 	assert_int_equal(config->rest.chunk_size, 16384);
+	assert_true(config->koukan.rest.allow_unauthenticated);
+	assert_int_equal(config->koukan.rest.uri_max, 1024);
+	assert_int_equal(config->koukan.rest.uploads_max, 7);
+	assert_int_equal(config->koukan.rest.requests_per_minute, 60);
+	assert_int_equal(config->koukan.rest.idempotency_ttl, 5 * USEC_PER_SEC);
+	assert_int_equal(config->koukan.rest.access->len, 0);
 	assert_string_equal(config->storage_url, "sqlite+pysqlite:///koukan.db");
 	assert_int_equal(config->session_refresh_interval, 1500 * USEC_PER_MS);
 	assert_int_equal(config->gc_interval, 30 * USEC_PER_SEC);
@@ -647,9 +655,24 @@ test_gateway_problems(void **state)
 		 "smtp_listener: {services: [{addr: [h, 25], endpoint: mx, sender: s}, {addr: "
 		 "[h, 25], endpoint: mx, sender: s}]}\n",
 		 "t:2:77: error: listen address 'h:25' stands twice, first in line 2\n"},
-		{OUTPUTS "rest_listener: {addr: [h, 25]}\n"
-			 "smtp_listener: {services: [{addr: [h, 25], endpoint: mx, sender: s}]}\n",
-		 "t:3:35: error: listen address 'h:25' stands twice, first in line 2\n"},
+		{OUTPUTS "rest_listener: {addr: [localhost, 25]}\n"
+			 "smtp_listener: {services: [{addr: [localhost, 25], endpoint: mx, sender: "
+			 "s}]}\n",
+		 "t:3:35: error: listen address 'localhost:25' stands twice, first in line 2\n"},
+		{"rest_listener: {addr: [h, 25]}\n",
+		 "t:1:23: error: anybody who reaches h could send mail: the REST listener is not "
+		 "on loopback and has no authentication; give 'koukan.rest.access' entries, or "
+		 "set 'koukan.rest.allow_unauthenticated: true'\n"},
+		{"rest_listener: {addr: [h, 25]}\nkoukan: {rest: {allow_unauthenticated: yes}}\n",
+		 ""},
+		{"koukan: {rest: {client_ca: f}}\n",
+		 "t:1:28: error: 'client_ca' needs 'cert' and 'key' of 'rest_listener'\n"},
+		{"koukan: {rest: {access: [{name: a, senders: [s], api_keys: [k]}]}}\n",
+		 "t:1:61: error: 'api_keys' takes sha256: and 64 hexadecimal digits; koukan secret "
+		 "--api-key makes them\n"},
+		{"rest_output: [{name: a, endpoint: http://h, api_key_file: /nonexistent}]\n",
+		 "t:1:58: error: 'api_key_file': Failed to open file “/nonexistent”: No such file or "
+		 "directory\n"},
 		{OUTPUTS
 		 "smtp_listener: {services: [{addr: [h, 0], endpoint: mx, sender: s}, {addr: "
 		 "[h, 0], endpoint: mx, sender: s}]}\n",

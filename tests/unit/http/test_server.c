@@ -266,6 +266,7 @@ set_up(void **state)
 	const HttpServerOptions tight = {.host = "127.0.0.1",
 					 .connections_max = 4,
 					 .head_max = 4096,
+					 .uri_max = 2048,
 					 .head_timeout = 200 * USEC_PER_MS,
 					 .idle_timeout = 200 * USEC_PER_MS,
 					 .body_timeout = 200 * USEC_PER_MS,
@@ -469,24 +470,40 @@ test_body_limits(void **state)
 	}
 }
 
+static int
+status_of(const char *text)
+{
+	int fd = raw_connect(world.tight_port);
+	raw_send(fd, text, strlen(text));
+	g_autofree char *answer = raw_read(fd, "\r\n\r\n", 5000);
+	close(fd);
+	return raw_status(answer);
+}
+
+/* At the limit, one past it, and so far past it that it does not even fit into memory. */
 static void
 test_head_limits(void **state)
 {
+	static const struct {
+		size_t field, target;
+		int want;
+	} rows[] = {{4096, 0, 200},   {4097, 0, 431}, {40000, 0, 431}, {0, 2048, 404},
+		    {0, 2049, 414}, {0, 20000, 414}, {0, 60000, 414}, {60000, 0, 431}};
 	(void)state;
-	g_autofree char *filler = g_strnfill(6000, 'x');
-	g_autofree char *big_field = g_strdup_printf(
-		"GET /header HTTP/1.1\r\n" H "X-Test: %s\r\n\r\n", filler);
-	g_autofree char *big_uri = g_strdup_printf("GET /%s HTTP/1.1\r\n" H "\r\n", filler);
-	int fd = raw_connect(world.tight_port);
-	raw_send(fd, big_field, strlen(big_field));
-	g_autofree char *field = raw_read(fd, "\r\n\r\n", 5000);
-	assert_int_equal(raw_status(field), 431);
-	close(fd);
-	fd = raw_connect(world.tight_port);
-	raw_send(fd, big_uri, strlen(big_uri));
-	g_autofree char *uri = raw_read(fd, "\r\n\r\n", 5000);
-	assert_int_equal(raw_status(uri), 414);
-	close(fd);
+	for (size_t i = 0; i < G_N_ELEMENTS(rows); i++) {
+		size_t rest = strlen(H) + strlen("X-Test: \r\n");
+		size_t field_len = rows[i].field > 0 ? rows[i].field - rest : 1;
+		g_autofree char *field = g_strnfill(field_len, 'x');
+		g_autofree char *path = rows[i].target > 0
+						? g_strnfill(rows[i].target - 1, 'x')
+						: g_strdup("header");
+		g_autofree char *text = g_strdup_printf(
+			"GET /%s HTTP/1.1\r\n" H "X-Test: %s\r\n\r\n", path, field);
+		int got = status_of(text);
+		if (got != rows[i].want)
+			fail_msg("field %zu target %zu: %d, want %d", rows[i].field,
+				 rows[i].target, got, rows[i].want);
+	}
 }
 
 /* A client that is slow on purpose, a byte now and then, does not stay. */

@@ -231,9 +231,10 @@ reuse_find(void *arg)
 }
 
 static void
-fake_reuse(RestHost *host, Worker *worker, const char *id, const char *name, RestBlobFn *done,
-	   void *arg)
+fake_reuse(RestHost *host, Worker *worker, const char *id, const char *name,
+	   const RestPrincipal *who, RestBlobFn *done, void *arg)
 {
+	(void)who;
 	Reuse *r = g_new0(Reuse, 1);
 	*r = (Reuse){.host = host, .asker = worker, .done = done, .arg = arg};
 	r->owner = workers_get(world.workers, ids_tx_worker(id, WORKERS));
