@@ -69,6 +69,8 @@ def add_arguments(parser):
                         metavar="N,...", help="syscalls: at these counts")
     parser.add_argument("--queue", type=int, default=100000, metavar="N",
                         help="restart: messages in the queue (100000)")
+    parser.add_argument("--messages", type=int, metavar="N",
+                        help="replicas: messages in all (20000; 1500 with --short)")
     parser.add_argument("--rows", type=int, default=1000000, metavar="N",
                         help="million: rows in the queue (1000000; 20000 with --short)")
 
