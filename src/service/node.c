@@ -163,6 +163,15 @@ session_uri_of(const Node *node)
 	return url_of_listener(tls, public_name(node, conf), conf->addr->port);
 }
 
+/* What the database does not promise is said loudly, once. */
+static void
+log_store_warnings(const GPtrArray *warnings)
+{
+	for (guint i = 0; i < warnings->len; i++)
+		log_error(NULL, "store.unsafe",
+			  LOG_S("message", g_ptr_array_index(warnings, i)));
+}
+
 static bool
 open_router(Node *node, GError **ret_error)
 {
@@ -173,13 +182,16 @@ open_router(Node *node, GError **ret_error)
 	if (url == NULL)
 		return false;
 	g_autofree char *session_uri = session_uri_of(node);
+	g_autoptr(GPtrArray) warnings = g_ptr_array_new_with_free_func(g_free);
 	const StoreConfig store = {.url = url,
+				   .warnings = warnings,
 				   .blobs = blob_limits(&config->koukan),
 				   .session_uri = session_uri,
 				   .session_refresh = config->session_refresh_interval};
 	node->store = store_open(&store, ret_error);
 	if (node->store == NULL)
 		return false;
+	log_store_warnings(warnings);
 	const RouterOptions options = {.config = node->router_config,
 				       .workers = node->workers,
 				       .store = node->store,

@@ -7,7 +7,8 @@
 #include "base/error.h"
 #include "store/pg_int.h"
 
-#define RAW_WAIT       (60 * USEC_PER_SEC) /* for one statement of the set-up */
+#define RAW_WAIT       (60 * USEC_PER_SEC)        /* for one statement of the set-up */
+#define SLOW_WAIT      (24 * 3600 * USEC_PER_SEC) /* for one that reads or makes everything */
 #define READER_SILENCE (60 * USEC_PER_SEC)
 
 bool
@@ -69,11 +70,11 @@ pg_connect_raw(const char *url, Deadline deadline, GError **ret_error)
 	return NULL;
 }
 
-PGresult *
-pg_ask_raw(PGconn *conn, const char *sql, GError **ret_error)
+static PGresult *
+ask(PGconn *conn, const char *sql, Usec wait, GError **ret_error)
 {
 	PGresult *last = NULL, *result;
-	Deadline end = clock_after(RAW_WAIT);
+	Deadline end = clock_after(wait);
 	bool ok = PQsendQuery(conn, sql) == 1;
 	bool readable;
 	while (ok) {
@@ -92,6 +93,18 @@ pg_ask_raw(PGconn *conn, const char *sql, GError **ret_error)
 	error_set(ret_error, K_ERROR_STORE, "database: %.*s", (int)strcspn(text, "\n"), text);
 	PQclear(last);
 	return NULL;
+}
+
+PGresult *
+pg_ask_raw(PGconn *conn, const char *sql, GError **ret_error)
+{
+	return ask(conn, sql, RAW_WAIT, ret_error);
+}
+
+PGresult *
+pg_ask_slow(PGconn *conn, const char *sql, GError **ret_error)
+{
+	return ask(conn, sql, SLOW_WAIT, ret_error);
 }
 
 bool

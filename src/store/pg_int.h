@@ -16,7 +16,7 @@
 #include "store/pg_lib.h"
 #include "store/store_int.h"
 
-#define PG_SCHEMA_VERSION 2
+#define PG_SCHEMA_VERSION 3
 #define PG_PARAMS_MAX     24
 
 #define PG_WAITING "session=0 AND NOT held AND final_reason IS NULL"
@@ -74,7 +74,7 @@
 	X(GUARD, PG_MUST("UPDATE session SET seen=now(), group_no=$3"                              \
 			 " WHERE id=$1 AND epoch=$2 AND live"))                                    \
 	X(SESSION_NEW, "INSERT INTO session (uri, live, epoch, group_no, refresh, seen)"           \
-		       " VALUES ($1,true,0,0,$2,now()) RETURNING id")                              \
+		       " SELECT $1,true,0,0,$2,now() FROM meta WHERE version=$3 RETURNING id")     \
 	X(SESSION_FENCE, "UPDATE session SET epoch=epoch+1,"                                       \
 			 " seen=CASE WHEN live THEN now() ELSE seen END WHERE id=$1"               \
 			 " RETURNING epoch, group_no, live")                                       \
@@ -126,7 +126,8 @@
 	X(TX_UNCLAIM, "UPDATE tx SET session=0, crashes=greatest(crashes-1,0)"                     \
 		      " WHERE n=ANY($1::bigint[]) AND session=$2 AND final_reason IS NULL")        \
 	X(DEST_DUE, "INSERT INTO dest (name, due)"                                                 \
-		    " SELECT * FROM unnest($1::text[], $2::bigint[])" PG_DEST_UPSERT)              \
+		    " SELECT name COLLATE \"C\", due FROM"                                         \
+		    " unnest($1::text[], $2::bigint[]) u (name, due)" PG_DEST_UPSERT)              \
 	X(DEST_WALK,                                                                               \
 	  "SELECT d.name, d.due, t.n FROM (SELECT name, due FROM dest WHERE due<=$1"               \
 	  " AND (due, name)>($2, $3) AND name<>ALL($4::text[]) ORDER BY due, name LIMIT $5) d"     \
@@ -317,6 +318,7 @@ bool pg_poll(int fd, bool write, Deadline deadline, bool *ret_readable);
 /* Runs plain SQL without pipeline mode, before pg_connect has turned it on. */
 bool pg_exec_raw(PGconn *conn, const char *sql, GError **ret_error);
 PGresult *pg_ask_raw(PGconn *conn, const char *sql, GError **ret_error);
+PGresult *pg_ask_slow(PGconn *conn, const char *sql, GError **ret_error); /* may take hours */
 /* What an operator should know about the server: char* are added. */
 void pg_check_settings(PGconn *conn, GPtrArray *warnings);
 Pg *pg_new(const StoreConfig *config);
@@ -326,7 +328,9 @@ void pg_orphans_free(PgOrphans *orphans); /* NULL is fine */
 
 /* ---- pg_schema.c ---- */
 
-K_MUST_CHECK bool pg_set_up_schema(PGconn *conn, bool migrate, GError **ret_error);
+/* Creates it where there is none.  False when it is another version's, *ret_version says which;
+ * 0: unknown. */
+K_MUST_CHECK bool pg_set_up_schema(PGconn *conn, int64_t *ret_version, GError **ret_error);
 
 /* ---- pg_session.c ---- */
 

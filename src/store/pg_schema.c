@@ -9,13 +9,15 @@
 #define CHECK_WAIT   (30 * USEC_PER_SEC)
 
 /* Idempotency keys: session 0: with a stored row; else while that session lives. */
-#define IDEMPOTENCY                                                                                \
-	"CREATE TABLE idem ("                                                                      \
-	" key TEXT PRIMARY KEY, hash TEXT NOT NULL, tx TEXT NOT NULL, until BIGINT NOT NULL,"      \
-	" session BIGINT NOT NULL);"                                                               \
+#define IDEMPOTENCY                                                                                         \
+	"CREATE TABLE idem ("                                                                               \
+	" key TEXT COLLATE \"C\" PRIMARY KEY, hash TEXT NOT NULL, tx TEXT NOT NULL, until BIGINT NOT NULL," \
+	" session BIGINT NOT NULL);"                                                                        \
 	"CREATE INDEX idem_until ON idem (until);"
 
-/* Bodies are not compressed: most are small, and the large ones are packed already. */
+/* Bodies are not compressed: most are small, and the large ones are packed already.  What is looked
+ * up by its text is ordered by its bytes ("C"): other orders change with the server's C library,
+ * and then its indexes do not find all rows any more. */
 static const char SCHEMA[] =
 	"BEGIN;"
 	"CREATE SCHEMA IF NOT EXISTS koukan;"
@@ -26,9 +28,10 @@ static const char SCHEMA[] =
 	" epoch BIGINT NOT NULL, group_no BIGINT NOT NULL, refresh BIGINT NOT NULL,"
 	" seen TIMESTAMPTZ NOT NULL);"
 	"CREATE TABLE tx ("
-	" n BIGSERIAL PRIMARY KEY, id TEXT NOT NULL UNIQUE, sender TEXT, tag TEXT,"
+	" n BIGSERIAL PRIMARY KEY, id TEXT COLLATE \"C\" NOT NULL UNIQUE, sender TEXT, tag TEXT,"
 	" json TEXT NOT NULL, builder TEXT, responses TEXT, mail_from TEXT, rcpt TEXT,"
-	" destination TEXT NOT NULL, creation BIGINT NOT NULL, last_update BIGINT NOT NULL,"
+	" destination TEXT COLLATE \"C\" NOT NULL, creation BIGINT NOT NULL,"
+	" last_update BIGINT NOT NULL,"
 	" next_attempt BIGINT NOT NULL, attempts BIGINT NOT NULL, version BIGINT NOT NULL,"
 	" session BIGINT NOT NULL, held BOOLEAN NOT NULL, held_reason TEXT,"
 	" crashes BIGINT NOT NULL, final_reason TEXT, body BIGINT);"
@@ -37,7 +40,7 @@ static const char SCHEMA[] =
 	"CREATE INDEX tx_leased ON tx (session, destination) WHERE " PG_LEASED ";"
 	"CREATE INDEX tx_held ON tx (destination) WHERE " PG_HELD ";"
 	"CREATE INDEX tx_old ON tx (last_update, destination) WHERE " PG_FINAL ";"
-	"CREATE TABLE dest (name TEXT PRIMARY KEY, due BIGINT NOT NULL);"
+	"CREATE TABLE dest (name TEXT COLLATE \"C\" PRIMARY KEY, due BIGINT NOT NULL);"
 	"CREATE INDEX dest_due ON dest (due, name);"
 	"CREATE TABLE tx_blob ("
 	" tx BIGINT NOT NULL, seq INTEGER NOT NULL, name TEXT NOT NULL, blob BIGINT NOT NULL,"
@@ -49,24 +52,36 @@ static const char SCHEMA[] =
 	" blob BIGINT NOT NULL, off BIGINT NOT NULL, data BYTEA NOT NULL, PRIMARY KEY (blob, off));"
 	"ALTER TABLE blob ALTER COLUMN data SET STORAGE EXTERNAL;"
 	"ALTER TABLE chunk ALTER COLUMN data SET STORAGE EXTERNAL;" IDEMPOTENCY
-	"INSERT INTO meta VALUES (2);"
+	"INSERT INTO meta VALUES (3);"
 	"COMMIT;";
-_Static_assert(PG_SCHEMA_VERSION == 2, "as in SCHEMA");
+_Static_assert(PG_SCHEMA_VERSION == 3, "as in SCHEMA");
 
-/* 1 had no idempotency keys.  Of two that do it at once one finds the table there, and fails. */
-static const char FROM_1_TO_2[] = "BEGIN;"
-				  "SET LOCAL search_path TO koukan;" IDEMPOTENCY
-				  "UPDATE meta SET version=2;"
-				  "COMMIT;";
+/* The first makes 2 of 1, and so on; inside a transaction that holds all locks.  Columns whose
+ * order changes have their indexes made anew, the rows stay as they are. */
+static const char *const STEPS[] = {
+	"ALTER TABLE tx ALTER COLUMN id TYPE TEXT COLLATE \"C\","
+	" ALTER COLUMN destination TYPE TEXT COLLATE \"C\";"
+	"ALTER TABLE dest ALTER COLUMN name TYPE TEXT COLLATE \"C\";"
+	"UPDATE meta SET version=2;",
+	IDEMPOTENCY "UPDATE meta SET version=3;",
+};
+_Static_assert(G_N_ELEMENTS(STEPS) == PG_SCHEMA_VERSION - 1, "one step for each version");
 
+/* Takes the answer, NULL for an error. */
 static bool
-query_number(PGconn *conn, const char *sql, int64_t *ret_number, GError **ret_error)
+take_number(PGresult *answer, int64_t *ret_number)
 {
-	g_autoptr(PGresult) result = pg_ask_raw(conn, sql, ret_error);
+	g_autoptr(PGresult) result = answer;
 	if (result == NULL)
 		return false;
 	*ret_number = PQntuples(result) > 0 ? pg_get_int(result, 0, 0) : 0;
 	return true;
+}
+
+static bool
+query_number(PGconn *conn, const char *sql, int64_t *ret_number, GError **ret_error)
+{
+	return take_number(pg_ask_raw(conn, sql, ret_error), ret_number);
 }
 
 /* *ret_version is 0 when there is no schema. */
@@ -105,33 +120,87 @@ create(PGconn *conn, int64_t *ret_version, GError **ret_error)
 	return false;
 }
 
-bool
-pg_set_up_schema(PGconn *conn, bool migrate, GError **ret_error)
+static bool
+wrong_version(int64_t version, KErrorCode code, GError **ret_error)
 {
-	int64_t version;
+	return error_set(ret_error, code,
+			 "the database has schema version %d, this program needs %d: %s",
+			 (int)version, PG_SCHEMA_VERSION,
+			 version > PG_SCHEMA_VERSION
+				 ? "a newer program made it"
+				 : "stop the routers that use it, then run koukan store migrate");
+}
+
+bool
+pg_set_up_schema(PGconn *conn, int64_t *ret_version, GError **ret_error)
+{
 	g_autoptr(GError) error = NULL;
-	if (!read_version(conn, &version, ret_error))
+	if (!read_version(conn, ret_version, ret_error))
 		return false;
-	if (version == 0 && !create(conn, &version, &error)) {
+	if (*ret_version == 0 && !create(conn, ret_version, &error)) {
 		g_propagate_prefixed_error(ret_error, g_steal_pointer(&error),
 					   "creating the schema koukan: ");
 		return false;
 	}
-	if (version == 1 && migrate) {
-		if (!pg_exec_raw(conn, FROM_1_TO_2, ret_error))
-			return false;
-		version = 2;
-	}
-	if (version == PG_SCHEMA_VERSION)
+	return *ret_version == PG_SCHEMA_VERSION ||
+	       wrong_version(*ret_version, K_ERROR_CONFIG, ret_error);
+}
+
+/* ---- migrating ---- */
+
+/* A router that is at work has prepared its statements for the old schema. */
+static bool
+nobody_works(PGconn *conn, GError **ret_error)
+{
+	int64_t routers;
+	if (!query_number(conn,
+			  "SELECT count(*) FROM session WHERE live"
+			  " AND seen>=now()-10*refresh*interval '1 microsecond'",
+			  &routers, ret_error))
+		return false;
+	return routers == 0 ||
+	       error_set(ret_error, K_ERROR_CONFLICT,
+			 "%d router(s) use the database: stop them first (one that crashed counts "
+			 "for ten of its session_refresh_interval)",
+			 (int)routers);
+}
+
+/* With the locks: nobody can join, and nobody else migrates. */
+static bool
+run_steps(PGconn *conn, GError **ret_error)
+{
+	int64_t version;
+	if (!query_number(conn, "SELECT version FROM meta", &version, ret_error))
+		return false;
+	if (version == PG_SCHEMA_VERSION) /* somebody else was first */
 		return true;
-	if (version < PG_SCHEMA_VERSION)
-		return error_set(ret_error, K_ERROR_CONFIG,
-				 "the database has schema version %d, this program needs %d: run "
-				 "koukan store migrate",
-				 (int)version, PG_SCHEMA_VERSION);
-	return error_set(ret_error, migrate ? K_ERROR_CONFLICT : K_ERROR_CONFIG,
-			 "the database has schema version %d, this program needs %d", (int)version,
-			 PG_SCHEMA_VERSION);
+	if (version < 1 || version > PG_SCHEMA_VERSION)
+		return wrong_version(version, K_ERROR_CONFLICT, ret_error);
+	if (!nobody_works(conn, ret_error))
+		return false;
+	for (; version < PG_SCHEMA_VERSION; version++) {
+		g_autoptr(PGresult) result = pg_ask_slow(conn, STEPS[version - 1], ret_error);
+		if (result == NULL)
+			return false;
+	}
+	return true;
+}
+
+static bool
+migrate(PGconn *conn, GError **ret_error)
+{
+	static const char *const BEFORE[] = {
+		"SET search_path TO koukan",
+		"SET lock_timeout TO '10s'",
+		"SET statement_timeout TO 0",
+		"BEGIN",
+		"LOCK TABLE meta, session, dest, tx IN ACCESS EXCLUSIVE MODE",
+	};
+	for (size_t i = 0; i < G_N_ELEMENTS(BEFORE); i++) {
+		if (!pg_exec_raw(conn, BEFORE[i], ret_error))
+			return false;
+	}
+	return run_steps(conn, ret_error) && pg_exec_raw(conn, "COMMIT", ret_error);
 }
 
 static PGconn *
@@ -149,7 +218,15 @@ pg_migrate(const char *url, GError **ret_error)
 	PGconn *conn = connect_to(url, ret_error);
 	if (conn == NULL)
 		return false;
-	bool ok = pg_set_up_schema(conn, true, ret_error);
+	g_autoptr(GError) error = NULL;
+	int64_t version = 0;
+	bool ok = pg_set_up_schema(conn, &version, &error);
+	if (!ok && version > PG_SCHEMA_VERSION)
+		wrong_version(version, K_ERROR_CONFLICT, ret_error);
+	else if (!ok && version > 0)
+		ok = migrate(conn, ret_error);
+	else if (!ok)
+		g_propagate_error(ret_error, g_steal_pointer(&error));
 	PQfinish(conn);
 	return ok;
 }
@@ -200,13 +277,13 @@ check_content(PGconn *conn, GString *report, bool *ret_sound, GError **ret_error
 {
 	int64_t count;
 	for (size_t i = 0; i < G_N_ELEMENTS(NUMBERS); i++) {
-		if (!query_number(conn, NUMBERS[i].sql, &count, ret_error))
+		if (!take_number(pg_ask_slow(conn, NUMBERS[i].sql, ret_error), &count))
 			return false;
 		g_string_append_printf(report, "%s: %" G_GINT64_FORMAT "\n", NUMBERS[i].what,
 				       count);
 	}
 	for (size_t i = 0; i < G_N_ELEMENTS(FAULTS); i++) {
-		if (!query_number(conn, FAULTS[i].sql, &count, ret_error))
+		if (!take_number(pg_ask_slow(conn, FAULTS[i].sql, ret_error), &count))
 			return false;
 		if (count == 0)
 			continue;
@@ -225,11 +302,11 @@ check_all(PGconn *conn, GString *report, GError **ret_error)
 	if (!read_version(conn, &version, ret_error))
 		return false;
 	g_string_append_printf(report, "schema version: %d\n", (int)version);
-	if (version != PG_SCHEMA_VERSION)
+	if (version == 0)
 		return error_set(ret_error, K_ERROR_CONFIG,
-				 "schema version %d, this program needs %d: run koukan store "
-				 "migrate",
-				 (int)version, PG_SCHEMA_VERSION);
+				 "there is no schema koukan: run koukan store init");
+	if (version != PG_SCHEMA_VERSION)
+		return wrong_version(version, K_ERROR_CONFIG, ret_error);
 	pg_check_settings(conn, warnings);
 	for (guint i = 0; i < warnings->len; i++)
 		g_string_append_printf(report, "warning: %s\n",

@@ -45,10 +45,15 @@ new_session(Pg *pg, GError **ret_error)
 	g_auto(PgParams) params = {0};
 	pg_text(&params, pg->uri);
 	pg_int(&params, pg->refresh);
+	pg_int(&params, PG_SCHEMA_VERSION);
 	Deadline since = clock_mono();
 	g_autoptr(PGresult) result = pg_query(pg, PG_SESSION_NEW, &params, false, ret_error);
 	if (result == NULL || !pg_sync(pg, ret_error))
 		return false;
+	if (PQntuples(result) != 1)
+		return error_set(ret_error, K_ERROR_STORE,
+				 "database: its schema is not version %d any more",
+				 PG_SCHEMA_VERSION);
 	pg->session = pg_get_int(result, 0, 0);
 	pg->epoch = pg->group_no = 0;
 	g_clear_pointer(&pg->suspect.id, g_free);

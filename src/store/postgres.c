@@ -333,7 +333,8 @@ start(Pg *pg, const StoreConfig *config, GError **ret_error)
 	if (conn == NULL)
 		return false;
 	pg_check_settings(conn, config->warnings);
-	bool ok = pg_set_up_schema(conn, false, ret_error);
+	int64_t version;
+	bool ok = pg_set_up_schema(conn, &version, ret_error);
 	PQfinish(conn);
 	pg->give_up = clock_after(pg->wait);
 	pg->beat_at = clock_after(pg->refresh);

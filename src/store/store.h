@@ -217,7 +217,7 @@ bool store_is_leaseholder(Store *store);
 /* ---- maintenance without a server: koukan store init|migrate|check URL ---- */
 
 /* Creates the schema, or brings an older one up to date; K_ERROR_CONFLICT when it is newer than
- * this program. */
+ * this program, or when a router works on an older one that is to be changed (PostgreSQL). */
 K_MUST_CHECK bool store_migrate(const char *url, GError **ret_error);
 /* Integrity of the database and of our own references; text for the operator in *ret_report (caller
  * frees), false when something is wrong. */

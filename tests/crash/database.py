@@ -60,8 +60,8 @@ class Postgres:
     """A throw-away cluster on a Unix socket, run as the user postgres."""
     name = "postgresql"
 
-    def __init__(self, folder):
-        self.bin = postgres_folder()
+    def __init__(self, folder, binary=None):
+        self.bin, self.binary = postgres_folder(), binary
         if self.bin is None:
             raise Failed("PostgreSQL is not installed")
         self.folder = os.path.join(folder, "pg")
@@ -114,11 +114,19 @@ class Postgres:
         self.server.finish(60)
 
     def sql(self, text, database="koukan"):
-        return self.run("psql", "-h", self.folder, "-U", "postgres", "-d", database, "-X", "-A",
-                        "-t", "-v", "ON_ERROR_STOP=1", "-c", text)
+        return self.run("psql", "-X", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", text,
+                        self.client(database))
+
+    def client(self, database="koukan"):
+        """What psql connects to; the tables are found without naming their schema."""
+        return (f"host={self.folder} user=postgres dbname={database} "
+                "options='-c search_path=koukan'")
 
     def check(self):
-        return []  # a damaged page would have failed a statement
+        """Problems of our own references; a damaged page would have failed a statement."""
+        done = subprocess.run([self.binary, "store", "check", self.url], check=False,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        return [] if done.returncode == 0 else [done.stdout.decode("utf-8", "replace")[-500:]]
 
     def queued(self):
         found = self.sql("SELECT json FROM tx WHERE final_reason IS NULL")

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """PostgreSQL goes away; several servers on one database, one of them frozen or killed."""
+import itertools
 import os
 import signal
+import threading
 import time
 
 from devkit import procs
-from faults import check_codes, flows
+from faults import check_codes, flows, refusals
 from load import Load
 from scene import Scene, wait_for
 from server import Koukan
@@ -19,13 +21,16 @@ def database_stop(options):
     with Scene(options, "db-stop") as scene:
         koukan, result = scene.koukan, scene.result
         koukan.start()
-        load = scene.load({"msa": 4, "rest": 4})
+        # Clients that wait for deliveries would not try while nothing can be stored.
+        load = scene.load({"msa": 12, "rest": 12}, backlog=1 << 60)
         scene.bad_weather("up", "up", "4xx-rcpt")
         for _ in range(2 if options.short else 5):
             time.sleep(1 + scene.rng.random())
             scene.database.stop("immediate")
             scene.database.start()
         time.sleep(2)
+        scene.good_weather()
+        scene.sink.set_mode("4xx-rcpt")  # so that acceptance needs the store
         before = procs.resident_bytes(koukan.pid)
         scene.database.stop("immediate")
         time.sleep(2)  # answers to what was under way
@@ -33,6 +38,8 @@ def database_stop(options):
         time.sleep(away)
         result.check(load.ledger.count() == count, "acknowledged without a database: "
                      f"{load.ledger.count() - count}")
+        for way in ("msa", "rest"):
+            result.check(refusals(load.ledger, way) > 0, f"{way}: nobody was refused")
         growth = procs.resident_bytes(koukan.pid) - before
         scene.database.start()
         again = flows(scene, load, 20)
@@ -48,32 +55,84 @@ def database_stop(options):
         return result
 
 
+class Front:
+    """What clients connect to: any replica that has not been killed, another one each time."""
+
+    def __init__(self, replicas):
+        self.replicas = replicas
+        self.turns = itertools.count()
+
+    def choose(self):
+        live = [replica for replica in self.replicas if replica.is_alive()]
+        if not live:
+            raise OSError("no replica is alive")
+        return live[next(self.turns) % len(live)]
+
+    @property
+    def msa(self):
+        return self.choose().msa
+
+    @property
+    def rest(self):
+        return self.choose().rest
+
+
+def start_replicas(scene, count):
+    replicas = [scene.koukan]
+    for number in range(2, count + 1):
+        replicas.append(scene.own(Koukan(
+            scene.options.binary, os.path.join(scene.folder, f"server-{number}"),
+            scene.database.url, scene.sink.port)))
+    for replica in replicas:
+        replica.start()
+    return replicas
+
+
 def frozen_replica(options):
-    """Three replicas; one is frozen for longer than its lease and goes on, one is killed."""
+    """Three replicas; one is frozen for longer than its lease and goes on, one dies for good."""
+    total = options.messages or (1500 if options.short else 20000)
     with Scene(options, "replicas") as scene:
         result = scene.result
-        replicas = [scene.koukan]
-        for number in (2, 3):
-            replicas.append(scene.own(Koukan(
-                options.binary, os.path.join(scene.folder, f"server-{number}"),
-                scene.database.url, scene.sink.port)))
-        for replica in replicas:
-            replica.start()
-        loads = [Load(replica, scene.marks, {"msa": 2, "rest": 2}, sink=scene.sink)
-                 for replica in replicas]
+        replicas = start_replicas(scene, 3)
+        load = Load(Front(replicas), scene.marks, {"msa": 8, "rest": 8}, sink=scene.sink,
+                    limit=total)
         scene.bad_weather("up", "up", "4xx-rcpt", "4xx-data")
-        time.sleep(3)
-        freeze(scene, replicas[1], LEASE + 5)
+        scene.sink.delay = 0.01  # so that attempts are under way at any moment
+        wait_for(lambda: load.started >= total // 4, 300)
+        frozen = threading.Thread(target=freeze, args=(scene, replicas[1], LEASE + 5))
+        frozen.start()
+        wait_for(lambda: load.started >= total // 2, 300)
         replicas[2].kill()
+        scene.say(f"killed one after {load.ledger.count()} acknowledged")
         result.kills += 1
-        time.sleep(2 if options.short else 20)
-        replicas[2].start()
-        time.sleep(3)
-        rows = wait_for(lambda: replicas[1].is_alive() and replicas[1].log("lease"), 10)
-        result.note(f"the frozen one {'noticed' if rows else 'did not log'} its lost lease")
-        merged = merge(loads)
-        scene.finish(merged, replicas)
+        frozen.join()
+        scene.good_weather()
+        hanging = load.join(300)
+        result.check(hanging == 0 and load.started == total,
+                     f"{load.started} of {total} messages submitted, {hanging} clients hang")
+        check_thawed(scene, replicas[1])
+        scene.finish(load, replicas, restart=False)
         return result
+
+
+def check_thawed(scene, replica):
+    """It says that leases were lost, and works on, with a new session."""
+    result, run = scene.result, replica.runs[-1]
+    noticed = wait_for(lambda: replica.log("lease_lost"), 10)
+    result.note(f"the frozen one wrote {len(noticed)} results of lost leases to its log only"
+                if noticed else "the frozen one had no attempt under way")
+    thawed = run.frozen[-1][1]
+    extra = Load(replica, scene.marks, {"rest": 1}, sink=scene.sink, limit=20, plain=True)
+    extra.join(30)
+
+    def again():
+        with scene.sink.lock:
+            return [key for key in extra.ledger.acknowledged if any(
+                copy.generation == run.generation and copy.time > thawed
+                for copy in scene.sink.copies.get(key, ()))]
+    # Any replica may have taken the odd one of them.
+    result.check(wait_for(lambda: len(again()) > 10, 30),
+                 f"the frozen one delivered {len(again())} of 20 messages after it went on")
 
 
 def freeze(scene, replica, seconds):
@@ -84,16 +143,3 @@ def freeze(scene, replica, seconds):
     time.sleep(seconds)
     replica.server.popen.send_signal(signal.SIGCONT)
     run.frozen.append((start, time.monotonic()))
-
-
-def merge(loads):
-    """One load that stands for all."""
-    first = loads[0]
-    for other in loads[1:]:
-        other.end.set()
-        other.join(60)
-        with other.ledger.lock:
-            first.ledger.acknowledged.update(other.ledger.acknowledged)
-            first.ledger.refused.update(other.ledger.refused)
-            first.ledger.unknown.update(other.ledger.unknown)
-    return first

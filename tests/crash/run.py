@@ -19,6 +19,7 @@ sys.dont_write_bytecode = True
 import database  # noqa: E402
 import faults  # noqa: E402
 import kills  # noqa: E402
+import million  # noqa: E402
 import power  # noqa: E402
 import replicas  # noqa: E402
 import scale  # noqa: E402
@@ -37,6 +38,7 @@ EXPERIMENTS = {
     "errors": (faults.errors, "sqlite", True),
     "locked": (faults.locked, "sqlite", True),
     "restart": (scale.restart, "both", False),
+    "million": (million.million, "both", True),
     "db-stop": (replicas.database_stop, "postgresql", True),
     "replicas": (replicas.frozen_replica, "postgresql", True),
 }
@@ -66,6 +68,10 @@ def add_arguments(parser):
                         metavar="N,...", help="syscalls: at these counts")
     parser.add_argument("--queue", type=int, default=100000, metavar="N",
                         help="restart: messages in the queue (100000)")
+    parser.add_argument("--messages", type=int, metavar="N",
+                        help="replicas: messages in all (20000; 1500 with --short)")
+    parser.add_argument("--rows", type=int, default=1000000, metavar="N",
+                        help="million: rows in the queue (1000000; 20000 with --short)")
 
 
 def run_one(name, options):

@@ -63,7 +63,7 @@ class Scene:
         self.parts = []  # closed in reverse order
         try:
             self.database = self.own(
-                Postgres(self.folder) if options.store == "postgresql" else
+                Postgres(self.folder, options.binary) if options.store == "postgresql" else
                 Sqlite(store_folder or os.path.join(self.folder, "state")))
             self.sink = self.own(Sink(quiet_port(), size))
             self.koukan = self.own(Koukan(options.binary, os.path.join(self.folder, "server"),
