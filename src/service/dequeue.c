@@ -7,10 +7,10 @@
 #include "service/router_int.h"
 #include "service/row.h"
 
-#define POLL_INTERVAL      (1 * USEC_PER_SEC)
-#define CLAIM_MAX          100  /* rows at once */
-#define NEVER              INT64_C(253402300799) /* the end of the year 9999 */
-#define CLASH_PAUSE        (10 * USEC_PER_MS)
+#define POLL_INTERVAL (1 * USEC_PER_SEC)
+#define CLAIM_MAX     100                   /* rows at once */
+#define NEVER         INT64_C(253402300799) /* the end of the year 9999 */
+#define CLASH_PAUSE   (10 * USEC_PER_MS)
 
 /* A claimed row on its way to an Output. */
 typedef struct Due {

@@ -138,8 +138,8 @@ output_finish(Output *output, const char *reason)
 	output_set_state(output, OUTPUT_DONE);
 	timer_cancel(&output->timer);
 	output_log_end(output, "tx.end", reason != NULL ? reason : ROW_ONESHOT);
-	if (reason != NULL &&
-	    bounce_is_owed(tx, output->endpoint, output->home->router->config->mailer_daemon_mailbox))
+	if (reason != NULL && bounce_is_owed(tx, output->endpoint,
+					     output->home->router->config->mailer_daemon_mailbox))
 		output->notice = NOTICE_OWED;
 	/* A REST client that has not uploaded all of its message holds it still: what is owed then
 	 * is owed from the end of the upload on (output_complete). */

@@ -174,10 +174,10 @@ refuse_creation(Output *output, const RestVerdict *no)
 		output_remove(output);
 		return;
 	}
-	g_autoptr(Response) response = no->status == 507
-					       ? response_new(452, "4.3.1 insufficient system "
-								   "storage")
-					       : response_new(451, "4.3.0 message cannot be stored");
+	g_autoptr(Response)
+		response = no->status == 507 ? response_new(452, "4.3.1 insufficient system "
+								 "storage")
+					     : response_new(451, "4.3.0 message cannot be stored");
 	tx_fill_in_flight(output->tx, response);
 	output_finish(output, NULL);
 }

@@ -42,8 +42,9 @@ on_replanned(void *arg, const StoreResult *result)
 	}
 	if (result->count == 0)
 		return;
-	log_warn(NULL, "queue.replanned", LOG_I("rows", result->count),
-		 LOG_S("reason", "they waited for longer than any retry: the clock had been ahead"));
+	log_warn(
+		NULL, "queue.replanned", LOG_I("rows", result->count),
+		LOG_S("reason", "they waited for longer than any retry: the clock had been ahead"));
 	if (result->count >= REPLAN_SLICE && !atomic_load(&router->draining))
 		run(router);
 }

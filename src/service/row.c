@@ -116,8 +116,8 @@ row_former(const StoreRow *row)
 {
 	if (row->attempts == 0 || row->responses == NULL)
 		return NULL;
-	g_autoptr(json_t) responses =
-		json_parse("responses", row->responses, strlen(row->responses), NULL);
+	g_autoptr(json_t)
+		responses = json_parse("responses", row->responses, strlen(row->responses), NULL);
 	if (!json_is_object(responses))
 		return NULL;
 	const json_t *before = json_object_get(responses, ROW_FORMER_KEY);

@@ -565,13 +565,20 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_table),         cmocka_unit_test(test_copies),
-		cmocka_unit_test(test_same_tag),      cmocka_unit_test(test_unknown_sender),
-		cmocka_unit_test(test_upstream_busy), cmocka_unit_test(test_partial_body),
-		cmocka_unit_test(test_cancel_mail),   cmocka_unit_test(test_cancel_data),
-		cmocka_unit_test(test_cancel_noop),   cmocka_unit_test(test_heartbeat),
-		cmocka_unit_test(test_late_answer),   cmocka_unit_test(test_upgraded_then_perm),
-		cmocka_unit_test(test_store_refused), cmocka_unit_test(test_mixed_refused),
+		cmocka_unit_test(test_table),
+		cmocka_unit_test(test_copies),
+		cmocka_unit_test(test_same_tag),
+		cmocka_unit_test(test_unknown_sender),
+		cmocka_unit_test(test_upstream_busy),
+		cmocka_unit_test(test_partial_body),
+		cmocka_unit_test(test_cancel_mail),
+		cmocka_unit_test(test_cancel_data),
+		cmocka_unit_test(test_cancel_noop),
+		cmocka_unit_test(test_heartbeat),
+		cmocka_unit_test(test_late_answer),
+		cmocka_unit_test(test_upgraded_then_perm),
+		cmocka_unit_test(test_store_refused),
+		cmocka_unit_test(test_mixed_refused),
 		cmocka_unit_test(test_mixed_perm_while_storing),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
