@@ -252,8 +252,7 @@ answer_nobody(Filter *filter)
 static bool
 rcpt_is_storing(const Rcpt *rcpt)
 {
-	return rcpt->storing && !rcpt->tx->durable && !rcpt->refused &&
-	       !response_ok(rcpt->verdict);
+	return rcpt->storing && !rcpt->tx->durable && !rcpt->refused && !response_ok(rcpt->verdict);
 }
 
 /* Some recipients have the message and others have not: those are stored, so that the client does

@@ -55,12 +55,12 @@ struct Output {
 	NoticeState notice;
 	RestVerdict refusal; /* the store did not take it, and the next hop's word is awaited: what
 				to answer if that is no 2xx; status 0: not so */
-	char *destination; /* counted there (service/destinations.h); NULL: not counted */
+	char *destination;   /* counted there (service/destinations.h); NULL: not counted */
 	DestinationKind kind;
 	Deadline cancel_by; /* cancelled, but the attempt may still end by itself; 0: not */
 	bool gone;          /* out of the home; freed when the last store job is answered */
 	unsigned jobs;      /* store jobs under way */
-	json_t *former;                 /* row_former of the row it came from, or NULL */
+	json_t *former;     /* row_former of the row it came from, or NULL */
 	int64_t creation, next_attempt; /* unix seconds */
 	Deadline started, changed;      /* the attempt; the last news from downstream */
 	Chain *chain;                   /* of the running attempt */
@@ -103,8 +103,8 @@ void output_take_over_failure(Output *output);
 /* Done and nobody looks: it goes.  Readers over REST may look for a while. */
 void output_linger(Output *output);
 void output_log_end(const Output *output, const char *event, const char *reason);
-/* The notification of `output` is under way; false when none is owed or can be made.  `done` (may be
- * NULL) is told when it is on disk, never inside the call. */
+/* The notification of `output` is under way; false when none is owed or can be made.  `done` (may
+ * be NULL) is told when it is on disk, never inside the call. */
 bool output_send_bounce(Output *output, BounceKind kind, RestDoneFn *done, void *arg);
 
 /* output_row.c */

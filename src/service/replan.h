@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
-/* Retries that were planned by a wall clock that was ahead: at the start, and whenever the clock has
- * gone back, what waits for longer than any retry may is due at once instead.  Owner: the Router;
- * worker 0 only. */
+/* Retries that were planned by a wall clock that was ahead: at the start, and whenever the clock
+ * has gone back, what waits for longer than any retry may is due at once instead.  Owner: the
+ * Router; worker 0 only. */
 #include <stdbool.h>
 #include <stdint.h>
 

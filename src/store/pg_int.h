@@ -110,7 +110,7 @@
 	X(TX_HOLD, "UPDATE tx SET held=true, held_reason=$2, last_update=$3 WHERE n=$1")           \
 	X(TX_FREE, "UPDATE tx SET held=false, held_reason=NULL, crashes=0, next_attempt=$2,"       \
 		   " last_update=$3 WHERE n=$1")                                                   \
-	X(TX_REPLAN, "WITH u AS (UPDATE tx SET next_attempt=$1 WHERE n IN (SELECT n FROM tx WHERE"  \
+	X(TX_REPLAN, "WITH u AS (UPDATE tx SET next_attempt=$1 WHERE n IN (SELECT n FROM tx WHERE" \
 		     " " PG_WAITING " AND next_attempt>$2 LIMIT $3 FOR UPDATE SKIP LOCKED)"        \
 		     " RETURNING destination)"                                                     \
 		     " SELECT destination, count(*) FROM u GROUP BY destination")                  \
