@@ -121,8 +121,8 @@ make_limits(const SmtpServiceYaml *yaml)
 	return gateway_limits_new(&conf);
 }
 
-/* Sessions of one worker that there are descriptors for, beside those of next hops, of large messages
- * and of the rest of the process. */
+/* Sessions of one worker that there are descriptors for, beside those of next hops, of large
+ * messages and of the rest of the process. */
 static unsigned
 sessions_max(const Gateway *gateway, unsigned most)
 {

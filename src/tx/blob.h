@@ -26,8 +26,8 @@ typedef struct BlobLimits {
 Blob *blob_new(const BlobLimits *limits); /* NULL: defaults */
 /* Final from the start; the bytes are copied. */
 Blob *blob_new_bytes(const void *data, size_t len);
-/* A view: `prefix` (copied), then `rest` (counted), which may still grow: the view grows and becomes
- * final with it, and nobody appends to the view itself. */
+/* A view: `prefix` (copied), then `rest` (counted), which may still grow: the view grows and
+ * becomes final with it, and nobody appends to the view itself. */
 Blob *blob_new_prefixed(const void *prefix, size_t len, Blob *rest);
 Blob *blob_ref(Blob *blob);
 void blob_unref(Blob *blob); /* NULL is fine; any thread */
