@@ -134,7 +134,7 @@ typedef struct SmtpServiceYaml { /* smtp_listener.services[] */
 	char *client_ca;         /* NULL: clients are not asked for certificates */
 	GPtrArray *certificates; /* SmtpCertYaml*, beside `cert` */
 	bool smtps;
-	int protocol; /* 0 SMTP, 1 LMTP */
+	int protocol;                /* 0 SMTP, 1 LMTP */
 	Usec proxy_protocol_timeout; /* 0: none */
 	Usec rcpt_timeout, data_timeout;
 	bool enable_bdat;

@@ -10,7 +10,7 @@
 #include <string.h>
 #include <time.h>
 
-#define NAME_MAX_BYTES 255 /* of a host name (RFC 1035 2.3.4) */
+#define NAME_MAX_BYTES 255         /* of a host name (RFC 1035 2.3.4) */
 #define STREAM_MIN     (64 * 1024) /* held before the message begins to flow on */
 #define REMOTE_HOST    "koukan.remote_host_filter.RemoteHostFilter"
 

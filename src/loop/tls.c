@@ -431,8 +431,8 @@ subject_of(const X509 *cert)
 {
 	BIO *out = BIO_new(BIO_s_mem());
 	char *text = NULL;
-	if (out != NULL && X509_NAME_print_ex(out, X509_get_subject_name(cert), 0,
-					      XN_FLAG_RFC2253) >= 0) {
+	if (out != NULL &&
+	    X509_NAME_print_ex(out, X509_get_subject_name(cert), 0, XN_FLAG_RFC2253) >= 0) {
 		char *data;
 		long len = BIO_get_mem_data(out, &data);
 		text = g_strndup(data, len > 0 ? (size_t)len : 0);

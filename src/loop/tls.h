@@ -22,13 +22,13 @@ typedef struct TlsFacts {
 
 K_MUST_CHECK TlsContext *tls_server_new(const char *cert_path, const char *key_path,
 					GError **ret_error);
-/* One more certificate, for clients that name it (SNI, RFC 6066 3); the first one serves all others.
- * Before the context is shared. */
+/* One more certificate, for clients that name it (SNI, RFC 6066 3); the first one serves all
+ * others. Before the context is shared. */
 K_MUST_CHECK bool tls_server_add(TlsContext *context, const char *cert_path, const char *key_path,
 				 GError **ret_error);
-/* Asks clients for a certificate of these authorities (PEM file or folder); without one, or with one
- * of others, they are served as well (conn_tls_facts).  Behind the last tls_server_add, before the
- * context is shared. */
+/* Asks clients for a certificate of these authorities (PEM file or folder); without one, or with
+ * one of others, they are served as well (conn_tls_facts).  Behind the last tls_server_add, before
+ * the context is shared. */
 K_MUST_CHECK bool tls_server_ask(TlsContext *context, const char *ca_path, GError **ret_error);
 /* `ca_path` NULL: the system's authorities. */
 K_MUST_CHECK TlsContext *tls_client_new(TlsVerify verify, const char *ca_path, GError **ret_error);

@@ -9,9 +9,9 @@
 #include "smtp/session_int.h"
 #include "smtp/syntax.h"
 
-#define LINGER       (5 * USEC_PER_SEC) /* for the peer to read the last reply */
+#define LINGER       (5 * USEC_PER_SEC)  /* for the peer to read the last reply */
 #define TURNED_AWAY  (200 * USEC_PER_MS) /* the same for one who has said nothing yet */
-#define CLOSED_INPUT (50 * USEC_PER_MS) /* to look through what a peer sent before it closed */
+#define CLOSED_INPUT (50 * USEC_PER_MS)  /* to look through what a peer sent before it closed */
 #define HELD_MAX     (16 * 1024) /* bytes of pipelined input read while an answer is awaited */
 
 typedef enum Input {

@@ -401,13 +401,14 @@ cmd_quit(SmtpSession *session, const SmtpCommand *command)
 }
 
 static void (*const handlers[SMTP_VERBS])(SmtpSession *, const SmtpCommand *) = {
-	[SMTP_VERB_HELO] = cmd_helo,         [SMTP_VERB_EHLO] = cmd_ehlo,
-	[SMTP_VERB_LHLO] = cmd_ehlo,         [SMTP_VERB_MAIL] = cmd_mail,         [SMTP_VERB_RCPT] = cmd_rcpt,
-	[SMTP_VERB_DATA] = cmd_data,         [SMTP_VERB_RSET] = cmd_rset,
-	[SMTP_VERB_NOOP] = cmd_noop,         [SMTP_VERB_VRFY] = cmd_vrfy,
-	[SMTP_VERB_HELP] = cmd_help,         [SMTP_VERB_QUIT] = cmd_quit,
-	[SMTP_VERB_STARTTLS] = cmd_starttls, [SMTP_VERB_AUTH] = cmd_auth,
-	[SMTP_VERB_BDAT] = cmd_bdat,         [SMTP_VERB_XCLIENT] = cmd_xclient,
+	[SMTP_VERB_HELO] = cmd_helo,       [SMTP_VERB_EHLO] = cmd_ehlo,
+	[SMTP_VERB_LHLO] = cmd_ehlo,       [SMTP_VERB_MAIL] = cmd_mail,
+	[SMTP_VERB_RCPT] = cmd_rcpt,       [SMTP_VERB_DATA] = cmd_data,
+	[SMTP_VERB_RSET] = cmd_rset,       [SMTP_VERB_NOOP] = cmd_noop,
+	[SMTP_VERB_VRFY] = cmd_vrfy,       [SMTP_VERB_HELP] = cmd_help,
+	[SMTP_VERB_QUIT] = cmd_quit,       [SMTP_VERB_STARTTLS] = cmd_starttls,
+	[SMTP_VERB_AUTH] = cmd_auth,       [SMTP_VERB_BDAT] = cmd_bdat,
+	[SMTP_VERB_XCLIENT] = cmd_xclient,
 };
 
 static void

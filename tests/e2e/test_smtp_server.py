@@ -366,6 +366,51 @@ def test_bdat_smuggling(world):
     assert len(server.hop.taken) == 1
 
 
+# ---- LMTP ----
+
+@needs_swaks
+def test_swaks_lmtp(world):
+    """An answer for each recipient that was taken, by a client that counts them."""
+    server = Server(world, protocol="lmtp")
+    mark = token()
+    done = swaks(server.port, "--protocol", "LMTP", "--to", f"{RCPT},bob@unknown.example.org,{RCPT}",
+                 "--data", message(mark).decode().replace("\r\n", "\n"))
+    assert " LHLO client.example" in done.stdout
+    head, _, tail = done.stdout.partition(" -> .\n")
+    assert head.count("<** 550 ") == 1, done.stdout
+    assert tail.count("<-  250 2.0.0 taken by the hop") == 2, done.stdout
+    wait_until(lambda: len(server.hop.with_text(mark)) == 2, "both copies")
+
+
+def test_lmtp_smtplib(world):
+    server = Server(world, protocol="lmtp")
+    mark = token()
+    with smtplib.LMTP("127.0.0.1", server.port, timeout=20) as client:
+        assert client.sendmail("alice@example.com", [RCPT], message(mark)) == {}
+        assert client.docmd("EHLO", "c")[0] == 500
+    server.arrived(mark)
+
+
+@pytest.mark.parametrize("bdat", [False, True])
+def test_received_fields(world, bdat):
+    """100 are well, one more is a loop."""
+    server = Server(world, enable_bdat="true")
+    for count, want in ((100, 250), (101, 554)):
+        mark = token()
+        data = b"Received: from somewhere\r\n" * count + message(mark)
+        if bdat:
+            code, text = send_chunks(server.port, mark, [data])
+        else:
+            with smtplib.SMTP("127.0.0.1", server.port, timeout=20) as client:
+                client.ehlo("client.example")
+                client.mail("alice@example.com")
+                client.rcpt(RCPT)
+                code, text = client.data(data)
+                text = text.decode()
+        assert code == want, text
+        assert (code == 250) == bool(server.hop.with_text(mark))
+
+
 # ---- PROXY, XCLIENT, limits ----
 
 def received_by(server, mark):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Cut-through: a large message flows to the next hop while its client still sends, and is never
 ended there unless the client has ended it."""
+import os
 import smtplib
 import threading
 
@@ -119,6 +120,41 @@ def test_a_client_that_is_cut_off_ends_nothing(world, way):
     assert submit(world.ingress, after)[0] == 250
     watcher.hop.wait_for(after)
     assert not watcher.hop.with_text(mark)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_no_last_chunk_without_ours(world, way):
+    """The same to a next hop that takes BDAT: chunks have come, none was the last."""
+    world.sink("--bdat")
+    world.start("serve", edit_gateway=lambda text: offer_bdat(text).replace(
+        "ehlo_host: gateway.example.net",
+        "ehlo_host: gateway.example.net\n      enable_bdat: true"))
+    mark, after = token(), token()
+    client = Raw(world.ingress)
+    client.begin()
+    WAYS[way](client, big(mark, 2 << 20), 1 << 20)
+
+    def spilled():
+        """The sink holds a part of the message, in a file without a name."""
+        folder = f"/proc/{world.procs[0].pid}/fd"
+        for name in os.listdir(folder):
+            try:
+                if os.readlink(f"{folder}/{name}").endswith("(deleted)") and \
+                        os.stat(f"{folder}/{name}").st_size > 512 * 1024:
+                    return True
+            except OSError:
+                pass
+        return False
+    wait_until(spilled, "the first part at the next hop")
+    client.reset()
+    assert submit(world.ingress, after)[0] == 250
+    wait_until(lambda: not spilled(), "the end of it")
+    texts = []
+    for name in os.listdir(os.path.join(world.folder, "sink")):
+        with open(os.path.join(world.folder, "sink", name), "rb") as file:
+            texts.append(file.read())
+    assert any(after.encode() in text for text in texts)
+    assert not any(mark.encode() in text for text in texts)
 
 
 def test_a_fault_in_the_middle_ends_nothing(world):

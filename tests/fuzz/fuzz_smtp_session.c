@@ -16,6 +16,7 @@
 typedef struct Run {
 	GString *replies;
 	GString *messages;
+	bool lmtp, normalize;
 	bool cut_off; /* it ended because something was behind a refused DATA: depends on the cuts
 		       */
 } Run;
@@ -133,6 +134,8 @@ run_session(Worker *worker, Run *run, const uint8_t *data, size_t size, size_t p
 	conf.limits.received_max = 3;
 	conf.limits.command_line_max = 512;
 	conf.chunking = true;
+	conf.lmtp = run->lmtp;
+	conf.normalize = run->normalize;
 	conf.dsn = true;
 	conf.announce_limits = true;
 	conf.secrets = smtp_secrets_parse("fuzz", USERS, strlen(USERS), NULL);
@@ -178,11 +181,13 @@ check_replies(const GString *replies)
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	size_t piece = 1 + fuzz_take_byte(&data, &size) % 64;
+	unsigned first = fuzz_take_byte(&data, &size);
+	size_t piece = 1 + first % 64;
 	Workers *workers = workers_new(1, NULL);
 	k_assert(workers != NULL);
 	Worker *worker = workers_get(workers, 0);
-	Run whole = {0}, cut = {0};
+	Run whole = {.lmtp = (first & 0x80) != 0, .normalize = (first & 0x40) != 0};
+	Run cut = whole;
 	if (size > 8192)
 		size = 8192; /* fits a socket's buffer */
 	run_session(worker, &whole, data, size, size + 1);

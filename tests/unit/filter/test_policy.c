@@ -184,17 +184,16 @@ test_auth_users(void **state)
 	} cases[] = {
 		{"{matcher: smtp_auth, users: [carol, bob]}",
 		 "{\"auth\": true, \"auth_user\": \"bob\"}", true},
-		{"{matcher: smtp_auth, users: [carol]}",
-		 "{\"auth\": true, \"auth_user\": \"bob\"}", false},
-		{"{matcher: smtp_auth, users: [Bob]}",
-		 "{\"auth\": true, \"auth_user\": \"bob\"}", false},
-		{"{matcher: smtp_auth, users: []}",
-		 "{\"auth\": true, \"auth_user\": \"bob\"}", true},
-		{"{matcher: smtp_auth, users: [bob]}", "{\"auth\": true}", false},
-		{"{matcher: smtp_auth, users: [bob]}",
-		 "{\"auth\": null, \"auth_user\": \"bob\"}", false},
-		{"{matcher: smtp_auth, users: [bob]}", "{\"auth\": true, \"auth_user\": 5}",
+		{"{matcher: smtp_auth, users: [carol]}", "{\"auth\": true, \"auth_user\": \"bob\"}",
 		 false},
+		{"{matcher: smtp_auth, users: [Bob]}", "{\"auth\": true, \"auth_user\": \"bob\"}",
+		 false},
+		{"{matcher: smtp_auth, users: []}", "{\"auth\": true, \"auth_user\": \"bob\"}",
+		 true},
+		{"{matcher: smtp_auth, users: [bob]}", "{\"auth\": true}", false},
+		{"{matcher: smtp_auth, users: [bob]}", "{\"auth\": null, \"auth_user\": \"bob\"}",
+		 false},
+		{"{matcher: smtp_auth, users: [bob]}", "{\"auth\": true, \"auth_user\": 5}", false},
 	};
 	for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
 		g_autofree char *chain = g_strdup_printf(
@@ -206,8 +205,7 @@ test_auth_users(void **state)
 		tx_set_smtp_meta(h->tx, meta);
 		harness_mail(h, "alice@example.com");
 		harness_turn(h);
-		bool rejected = h->tx->mail_response != NULL &&
-				h->tx->mail_response->code == 550 &&
+		bool rejected = h->tx->mail_response != NULL && h->tx->mail_response->code == 550 &&
 				strstr(h->tx->mail_response->message, "rejected t") != NULL;
 		if (rejected != cases[i].rejected)
 			fail_msg("%zu: %s", i, cases[i].match);
@@ -599,13 +597,20 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_matchers),
-		cmocka_unit_test(test_auth_users),      cmocka_unit_test(test_faults),
-		cmocka_unit_test(test_rcpt_matchers), cmocka_unit_test(test_dns_per_rcpt),
-		cmocka_unit_test(test_num_rcpts),     cmocka_unit_test(test_trivial),
-		cmocka_unit_test(test_reject),        cmocka_unit_test(test_reject_body),
-		cmocka_unit_test(test_preconditions), cmocka_unit_test(test_per_rcpt_pipelining),
-		cmocka_unit_test(test_percent),       cmocka_unit_test(test_conf_errors),
-		cmocka_unit_test(test_depth),         cmocka_unit_test(test_aliases),
+		cmocka_unit_test(test_auth_users),
+		cmocka_unit_test(test_faults),
+		cmocka_unit_test(test_rcpt_matchers),
+		cmocka_unit_test(test_dns_per_rcpt),
+		cmocka_unit_test(test_num_rcpts),
+		cmocka_unit_test(test_trivial),
+		cmocka_unit_test(test_reject),
+		cmocka_unit_test(test_reject_body),
+		cmocka_unit_test(test_preconditions),
+		cmocka_unit_test(test_per_rcpt_pipelining),
+		cmocka_unit_test(test_percent),
+		cmocka_unit_test(test_conf_errors),
+		cmocka_unit_test(test_depth),
+		cmocka_unit_test(test_aliases),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

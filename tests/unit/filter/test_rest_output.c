@@ -361,22 +361,14 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_smoke),
-		TEST(test_own_meta),
-		TEST(test_discovery),
-		TEST(test_all_hosts_fail),
-		TEST(test_permanent_stops),
-		TEST(test_no_endpoint),
-		TEST(test_static_endpoint),
-		TEST(test_short_circuit),
-		TEST(test_mail_timeout),
-		TEST(test_rcpt_timeout),
-		TEST(test_data_timeout),
-		TEST(test_deadline_is_shared),
-		TEST(test_cancel),
-		TEST(test_cancel_after_data),
-		TEST(test_filter_output),
-		TEST(test_no_filter_output),
+		TEST(test_smoke),           TEST(test_own_meta),
+		TEST(test_discovery),       TEST(test_all_hosts_fail),
+		TEST(test_permanent_stops), TEST(test_no_endpoint),
+		TEST(test_static_endpoint), TEST(test_short_circuit),
+		TEST(test_mail_timeout),    TEST(test_rcpt_timeout),
+		TEST(test_data_timeout),    TEST(test_deadline_is_shared),
+		TEST(test_cancel),          TEST(test_cancel_after_data),
+		TEST(test_filter_output),   TEST(test_no_filter_output),
 		TEST(test_later_rcpts),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

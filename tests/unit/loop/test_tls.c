@@ -440,8 +440,7 @@ make_cert(EVP_PKEY *key, const char *path, const char *alternatives)
 	X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_ASC, (const unsigned char *)"test", -1, -1,
 				   0);
 	X509_set_issuer_name(cert, name);
-	X509_EXTENSION *names = X509V3_EXT_conf_nid(NULL, NULL, NID_subject_alt_name,
-						    alternatives);
+	X509_EXTENSION *names = X509V3_EXT_conf_nid(NULL, NULL, NID_subject_alt_name, alternatives);
 	assert_non_null(names);
 	X509_add_ext(cert, names, -1);
 	X509_EXTENSION_free(names);

@@ -278,7 +278,7 @@ test_xclient(void **state)
 	expect(fd, "EHLO c", 250);
 	expect(fd, "MAIL FROM:<a@b>", 250);
 	assert_string_equal(live.last_meta, "{\"ehlo_host\":\"c\",\"esmtp\":true,\"tls\":false,"
-					    "\"auth\":true}");
+					    "\"auth\":true,\"auth_user\":\"bob\"}");
 	expect(fd, "QUIT", 221);
 	sock_close(fd);
 	live_stop(&live);

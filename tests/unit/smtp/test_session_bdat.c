@@ -290,26 +290,27 @@ static const Dialogue lmtp_dialogues[] = {
 	{"greetings", "EHLO c|500\nHELO c|500\nMAIL FROM:<a@b>|503\nLHLO|501\nlhlo c|250\n"
 		      "QUIT|221\n"},
 	{"one", LHLO MAIL RCPT "DATA|354\nx\r\n.|250\nNOOP|250\nQUIT|221\n"},
-	{"three, one of them refused", LHLO MAIL RCPT "RCPT TO:<perm@b>|550\n" RCPT
-				       "DATA|354\nx\r\n.|250\n" MORE "250\n" MAIL "QUIT|221\n"},
-	{"refused behind the dot", LHLO MAIL "RCPT TO:<dataperm@b>|250\n" RCPT RCPT
-				   "DATA|354\nx\r\n.|550\n" MORE "550\n" MORE "550\nNOOP|250\n"
-				   "QUIT|221\n"},
+	{"three, one of them refused", LHLO MAIL RCPT
+	 "RCPT TO:<perm@b>|550\n" RCPT "DATA|354\nx\r\n.|250\n" MORE "250\n" MAIL "QUIT|221\n"},
+	{"refused behind the dot",
+	 LHLO MAIL "RCPT TO:<dataperm@b>|250\n" RCPT RCPT "DATA|354\nx\r\n.|550\n" MORE "550\n" MORE
+		   "550\nNOOP|250\n"
+		   "QUIT|221\n"},
 	{"later", LHLO MAIL "RCPT TO:<datatemp@b>|250\n" RCPT "DATA|354\nx\r\n.|450\n" MORE
 			    "450\nQUIT|221\n"},
 	{"nobody", LHLO MAIL "DATA|503\nRCPT TO:<perm@b>|550\nDATA|503\nBDAT 2 LAST|-\n^\r\n|503\n"
-		   "QUIT|221\n"},
+			     "QUIT|221\n"},
 	{"a fault in it", LHLO MAIL RCPT RCPT "DATA|354\nx\ny\r\n.|550\n" MORE "550\n"
-			  "QUIT|221\n"},
+					      "QUIT|221\n"},
 	{"chunks", LHLO MAIL RCPT RCPT "BDAT 3|-\n^a\r\n|250\nBDAT 3 LAST|-\n^b\r\n|250\n" MORE
-		   "250\nQUIT|221\n"},
-	{"a fault in the last", LHLO MAIL RCPT RCPT "BDAT 3 LAST|-\n^a\nb|550\n" MORE
-				"550\nQUIT|221\n"},
+				       "250\nQUIT|221\n"},
+	{"a fault in the last",
+	 LHLO MAIL RCPT RCPT "BDAT 3 LAST|-\n^a\nb|550\n" MORE "550\nQUIT|221\n"},
 	{"a fault in the first", LHLO MAIL RCPT RCPT "BDAT 3|-\n^a\nb|550\nBDAT 0 LAST|503\n"
-				 "RSET|250\nQUIT|221\n"},
-	{"pipelined", LHLO "MAIL FROM:<a@b>\r\nRCPT TO:<x@b>\r\nRCPT TO:<y@b>\r\nDATA|250\n" MORE
-			   "250\n" MORE "250\n" MORE "354\nx\r\n.\r\nQUIT|250\n" MORE "250\n" MORE
-			   "221\n"},
+						     "RSET|250\nQUIT|221\n"},
+	{"pipelined",
+	 LHLO "MAIL FROM:<a@b>\r\nRCPT TO:<x@b>\r\nRCPT TO:<y@b>\r\nDATA|250\n" MORE "250\n" MORE
+	      "250\n" MORE "354\nx\r\n.\r\nQUIT|250\n" MORE "250\n" MORE "221\n"},
 };
 
 static const Dialogue smtp_dialogues[] = {
@@ -327,7 +328,7 @@ lmtp_late(Live *live)
 
 static const Dialogue lmtp_late_dialogues[] = {
 	{"no answer in time", LHLO MAIL "RCPT TO:<datahang@b>|250\n" RCPT
-			      "DATA|354\nx\r\n.|450\n" MORE "450\nNOOP|250\nQUIT|221\n"},
+					"DATA|354\nx\r\n.|450\n" MORE "450\nNOOP|250\nQUIT|221\n"},
 	{"slowed", LHLO MAIL "RCPT TO:<dataperm@b>|250\n" RCPT "DATA|354\nx\r\n.|550\n" MORE
 			     "550\nNOOP|250\nQUIT|221\n"},
 };

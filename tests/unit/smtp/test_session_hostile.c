@@ -66,19 +66,25 @@ typedef struct Script {
 #define ENVELOPE "MAIL FROM:<a@b>\r\nRCPT TO:<x@b>\r\n"
 
 static const Script scripts[] = {
-	{"AUTH PLAIN", hostile, "EHLO c\r\nAUTH PLAIN\r\n" BOB "\r\n" ENVELOPE "BDAT 3 LAST\r\na\r\n",
-	 "LAST\r\na\r\n"},
-	{"AUTH LOGIN", hostile, "EHLO c\r\nAUTH LOGIN\r\nYm9i\r\nc2VjcmV0\r\nAUTH LOGIN Ym9i\r\nQUIT\r\n",
+	{"AUTH PLAIN", hostile,
+	 "EHLO c\r\nAUTH PLAIN\r\n" BOB "\r\n" ENVELOPE "BDAT 3 LAST\r\na\r\n", "LAST\r\na\r\n"},
+	{"AUTH LOGIN", hostile,
+	 "EHLO c\r\nAUTH LOGIN\r\nYm9i\r\nc2VjcmV0\r\nAUTH LOGIN Ym9i\r\nQUIT\r\n", NULL},
+	{"AUTH that fails", hostile,
+	 "EHLO c\r\nAUTH PLAIN AGJvYgB3cm9uZw==\r\nAUTH PLAIN\r\n*\r\n" ENVELOPE "RSET\r\nQUIT\r\n",
 	 NULL},
-	{"AUTH that fails", hostile, "EHLO c\r\nAUTH PLAIN AGJvYgB3cm9uZw==\r\nAUTH PLAIN\r\n*\r\n"
-				     ENVELOPE "RSET\r\nQUIT\r\n", NULL},
-	{"PROXY", behind_proxy, "PROXY TCP4 192.0.2.7 192.0.2.1 4711 25\r\nEHLO c\r\n" ENVELOPE
-				"BDAT 3 LAST\r\na\r\n", "LAST\r\na\r\n"},
-	{"XCLIENT", with_xclient, "EHLO c\r\nXCLIENT ADDR=192.0.2.7\r\nEHLO c\r\n" ENVELOPE
-				  "BDAT 1\r\nx\nBDAT 2 LAST\r\n\r\n", NULL},
-	{"everything else", hostile, "HELO c\r\nNOOP\r\nVRFY x\r\nHELP\r\nEHLO c\r\n" ENVELOPE
-				     "RSET\r\nSTARTTLS\r\n" ENVELOPE "RCPT TO:<perm@b>\r\nEHLO c\r\n"
-				     "QUIT\r\n", NULL},
+	{"PROXY", behind_proxy,
+	 "PROXY TCP4 192.0.2.7 192.0.2.1 4711 25\r\nEHLO c\r\n" ENVELOPE "BDAT 3 LAST\r\na\r\n",
+	 "LAST\r\na\r\n"},
+	{"XCLIENT", with_xclient,
+	 "EHLO c\r\nXCLIENT ADDR=192.0.2.7\r\nEHLO c\r\n" ENVELOPE
+	 "BDAT 1\r\nx\nBDAT 2 LAST\r\n\r\n",
+	 NULL},
+	{"everything else", hostile,
+	 "HELO c\r\nNOOP\r\nVRFY x\r\nHELP\r\nEHLO c\r\n" ENVELOPE "RSET\r\nSTARTTLS\r\n" ENVELOPE
+	 "RCPT TO:<perm@b>\r\nEHLO c\r\n"
+	 "QUIT\r\n",
+	 NULL},
 };
 
 static void
@@ -86,7 +92,8 @@ cut_script(Live *live, const Script *script, size_t n, bool reset)
 {
 	size_t len = strlen(script->text);
 	const char *end = script->end != NULL ? strstr(script->text, script->end) : NULL;
-	size_t complete = end != NULL ? (size_t)(end - script->text) + strlen(script->end) : len + 1;
+	size_t complete = end != NULL ? (size_t)(end - script->text) + strlen(script->end)
+				      : len + 1;
 	unsigned before = live->messages->len;
 	int fd = sock_connect(live->port);
 	live->expected++;
@@ -344,7 +351,8 @@ test_timing(void **state)
 		double known = (double)time_of(secrets, "known", "wrong", forms[i].rounds);
 		double unknown = (double)time_of(secrets, "nobody", "wrong", forms[i].rounds);
 		if (unknown < known * 0.6 || unknown > known * 1.7)
-			fail_msg("%s: known %.0f ns, unknown %.0f ns", forms[i].name, known, unknown);
+			fail_msg("%s: known %.0f ns, unknown %.0f ns", forms[i].name, known,
+				 unknown);
 		smtp_secrets_unref(secrets);
 	}
 }
@@ -353,10 +361,8 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_cuts),
-		cmocka_unit_test(test_dribbles),
-		cmocka_unit_test(test_stress),
-		cmocka_unit_test(test_places),
+		cmocka_unit_test(test_cuts),   cmocka_unit_test(test_dribbles),
+		cmocka_unit_test(test_stress), cmocka_unit_test(test_places),
 		cmocka_unit_test(test_timing),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -388,18 +388,12 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_boundary),
-		cmocka_unit_test(test_short_reads),
-		cmocka_unit_test(test_peek),
-		cmocka_unit_test(test_size_max),
-		cmocka_unit_test(test_total),
-		cmocka_unit_test(test_bytes),
-		cmocka_unit_test(test_views),
-		cmocka_unit_test(test_growing_view),
-		cmocka_unit_test(test_many_views),
-		cmocka_unit_test(test_to_string_limit),
-		cmocka_unit_test(test_bad_dir),
-		cmocka_unit_test(test_file_full),
+		cmocka_unit_test(test_boundary),   cmocka_unit_test(test_short_reads),
+		cmocka_unit_test(test_peek),       cmocka_unit_test(test_size_max),
+		cmocka_unit_test(test_total),      cmocka_unit_test(test_bytes),
+		cmocka_unit_test(test_views),      cmocka_unit_test(test_growing_view),
+		cmocka_unit_test(test_many_views), cmocka_unit_test(test_to_string_limit),
+		cmocka_unit_test(test_bad_dir),    cmocka_unit_test(test_file_full),
 		cmocka_unit_test(test_stored_id),
 	};
 	return cmocka_run_group_tests(tests, set_up, tear_down);
