@@ -105,6 +105,7 @@ rest_call_unref(RestCall *call)
 	g_free(call->content_type);
 	g_free(call->body);
 	g_free(call->etag);
+	g_free(call->host_name);
 	g_free(call->location);
 	g_free(call->content_range);
 	g_free(call->text);

@@ -49,6 +49,7 @@ struct RestCall {
 	RestRoute route;
 	char *id, *blob; /* blob: name of a part, or NULL */
 	char *sender;    /* REST_CREATE */
+	char *host_name; /* the same; REST_HOST_NAME_HEADER */
 	char *if_match, *if_none_match, *request_timeout, *content_type;
 	char *body; /* REST_UPDATE */
 	size_t body_len;

@@ -8,6 +8,8 @@
 #include "http/route.h"
 #include "rest/api_int.h"
 
+#define HOST_NAME_LEN_MAX 255 /* octets (RFC 1035 2.3.4) */
+
 static void
 on_created(void *arg, const RestVerdict *verdict)
 {
@@ -72,6 +74,19 @@ set_body(RestCall *call, bool incremental, TxRequest *request)
 	}
 }
 
+/* What is no host name is as good as none. */
+static void
+set_host_name(const RestCall *call)
+{
+	static const char allowed[] =
+		"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.";
+	const char *name = call->host_name;
+	HostPort *host = call->tx->remote_host;
+	size_t len = name != NULL ? strspn(name, allowed) : 0;
+	if (host != NULL && len > 0 && len <= HOST_NAME_LEN_MAX && name[len] == '\0')
+		host->name = g_strdup(name);
+}
+
 /* `tag` is borrowed from `json`, and may be NULL. */
 static void
 create_tx(RestCall *call, json_t *json, const char *tag, bool incremental)
@@ -94,6 +109,7 @@ create_tx(RestCall *call, json_t *json, const char *tag, bool incremental)
 				 "transaction creation to non-incremental endpoint must contain "
 				 "mail_from and exactly 1 rcpt_to");
 	} else {
+		set_host_name(call);
 		call->tx->id = ids_tx_new(worker_index(call->owner), host->entropy);
 		set_body(call, incremental, &request);
 	}
@@ -137,5 +153,6 @@ rest_create(RestApi *api, HttpRequest *request, const char *sender)
 {
 	RestCall *call = rest_call_new(api, request, REST_CREATE);
 	call->sender = g_strdup(sender);
+	call->host_name = g_strdup(http_header(request, REST_HOST_NAME_HEADER));
 	http_read_body(request, rest_json_max(api->host), on_body, call);
 }

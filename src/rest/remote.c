@@ -92,6 +92,10 @@ remote_send(Remote *remote, const char *method, const char *url, const char *eta
 		headers[n++] = (HttpHeader){etag_header, remote->etag};
 	if (format_timeout(timeout, seconds)[0] != '\0')
 		headers[n++] = (HttpHeader){"request-timeout", seconds};
+	const HostPort *host = remote->creating && remote->tx != NULL ? remote->tx->remote_host
+								      : NULL;
+	if (host != NULL && host->name != NULL)
+		headers[n++] = (HttpHeader){REST_HOST_NAME_HEADER, host->name};
 	HttpCallSpec spec = {.method = method,
 			     .url = url,
 			     .headers = headers,

@@ -285,6 +285,22 @@ def test_verified(world, secure_hop, certs, name, good):
         assert not hop.taken
 
 
+@pytest.mark.parametrize("name, good", [("hop.example.net", True), ("other.example.net", False)])
+def test_verified_by_the_name_of_the_host(world, mode, secure_hop, certs, name, good):
+    """The name that routing resolved, in one process and between two."""
+    hop = secure_hop(tls="starttls")
+    world.start(mode, edit_gateway=output_keys(tls="verified", tls_ca=certs["ca.pem"],
+                                               tls_mx_name="true"),
+                edit_router=lambda text: text.replace("next-hop", name))
+    mark = token()
+    if good:
+        assert submit(world.ingress, mark)[0] == 250
+        assert hop.wait_for(mark).tls
+    else:
+        assert refusal(world, mark) == 450
+        wait_log(world, r"4\.7\.5 TLS handshake failed: certificate")
+
+
 def test_tool_and_certificates(world, secure_hop, certs):
     hop = secure_hop(tls="starttls", port=0)
     other = secure_hop(tls="implicit", port=0)
