@@ -8,6 +8,7 @@
 #include "base/json.h"
 #include "base/text.h"
 #include "http/route.h"
+#include "smtp/client_pool.h"
 
 /* ---- filters ---- */
 
@@ -181,6 +182,31 @@ part_names(const StoreRow *row)
 	return names;
 }
 
+/* The code of an answer; 0: there is none. */
+static json_int_t
+code_of(const json_t *answer)
+{
+	return json_integer_value(json_object_get(answer, "code"));
+}
+
+/* How the newest attempt ended.  "unacknowledged": the end of the message was sent and no answer
+ * came, so the next hop may have it; what follows may be a second copy (RFC 1047). */
+static const char *
+last_attempt(const json_t *responses)
+{
+	const json_t *mail = json_object_get(responses, "mail_response");
+	const json_t *rcpt = json_array_get(json_object_get(responses, "rcpt_response"), 0);
+	const json_t *data = json_object_get(responses, "data_response");
+	const char *text = json_get_str(data, "message");
+	json_int_t code = code_of(mail) >= 300   ? code_of(mail)
+			  : code_of(rcpt) >= 300 ? code_of(rcpt)
+						 : code_of(data);
+	if (code == code_of(data) && code / 100 == 4 && text != NULL &&
+	    strstr(text, SMTP_UNACKNOWLEDGED) != NULL)
+		return "unacknowledged";
+	return code == 0 ? NULL : code < 300 ? "accepted" : code < 500 ? "temporary" : "permanent";
+}
+
 json_t *
 admin_row(const StoreRow *row, bool detail)
 {
@@ -203,7 +229,9 @@ admin_row(const StoreRow *row, bool detail)
 	if (!detail)
 		return out;
 	json_object_set_new(out, "request", parsed_or_null(row->json));
-	json_object_set_new(out, "responses", parsed_or_null(row->responses));
+	json_t *responses = parsed_or_null(row->responses);
+	json_object_set_new(out, "last_attempt", text_or_null(last_attempt(responses)));
+	json_object_set_new(out, "responses", responses);
 	json_object_set_new(out, "message_builder", json_boolean(row->builder != NULL));
 	json_object_set_new(out, "parts", part_names(row));
 	return out;

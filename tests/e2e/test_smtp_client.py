@@ -13,6 +13,7 @@ import threading
 
 import pytest
 
+import queue_tool
 from world import RELEASE
 from devkit import postfix, procs
 from hop import address_of
@@ -433,6 +434,16 @@ def test_unacknowledged(world, secure_hop):
     assert 400 <= code < 500 and "message sent, not acknowledged" in text
     wait_log(world, r"smtp\.delivery .*unacknowledged=true .*message sent, not acknowledged")
     assert not hop.taken
+
+
+def test_unacknowledged_in_the_record(world, secure_hop):
+    secure_hop(drop_after_end=True)
+    world.start(edit_router=queue_tool.slow_retries)
+    location = queue_tool.submit(world, token(), BOB)
+    row = queue_tool.wait_attempts(world, location)
+    assert row["last_attempt"] == "unacknowledged"
+    text = queue_tool.run(world, "show", queue_tool.name_of(location))
+    assert re.search(r"^last_attempt +unacknowledged$", text, re.M), text
 
 
 def test_source_address(world, secure_hop):

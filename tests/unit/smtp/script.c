@@ -105,6 +105,12 @@ say(Hop *hop, const char *text, size_t len)
 		assert_int_equal(SSL_write(hop->ssl, text, (int)len), (int)len);
 }
 
+void
+hop_say(Hop *hop, const char *text, size_t len)
+{
+	say(hop, text, len);
+}
+
 static ssize_t
 hear(Hop *hop, char *buf, size_t room)
 {
