@@ -5,6 +5,7 @@ import base64
 import hashlib
 import os
 import re
+import shutil
 import smtplib
 import socket
 import ssl
@@ -481,6 +482,9 @@ def test_lmtp_answers_of_each(world, secure_hop):
 
 @pytest.fixture
 def smtp_sink(world):
+    if shutil.which("smtp-sink") is None:
+        pytest.skip("not installed: smtp-sink")
+
     def start(*options):
         port = procs.free_port()
         user = ["-u", "nobody"] if os.geteuid() == 0 else []
@@ -531,6 +535,8 @@ class TlsPostfix(postfix.Postfix):
 @pytest.fixture
 def postfix_hop(world, certs, tmp_path):
     """Postfix as next hop on the sink's port; what it takes it sends on to a scripted hop."""
+    if shutil.which("postfix") is None:
+        pytest.skip("not installed: postfix")
     if os.geteuid() != 0:
         pytest.skip("Postfix's master process needs root")
     behind = world.hop_behind = SecureHop()

@@ -15,7 +15,7 @@ SETS = {
     ],
     "clang": ["clang", "libclang-rt-14-dev", "llvm-14"],
     "lint": ["clang-format", "git"],
-    "test": ["curl", "msmtp", "postgresql", "python3-pytest", "swaks"],
+    "test": ["curl", "msmtp", "postfix", "postgresql", "python3-pytest", "swaks"],
     "bench": ["postfix"],
     "crash": ["e2fsprogs", "gcc", "libc6-dev", "mount", "strace"],
 }
