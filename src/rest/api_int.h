@@ -58,6 +58,7 @@ struct RestCall {
 	int status;
 	char *etag, *location, *content_range;
 	const char *handover; /* REST_HANDOVER_HEADER; static */
+	bool host_refused;    /* REST_REFUSED_HEADER */
 	char *text;           /* JSON or plain */
 	bool is_json;
 

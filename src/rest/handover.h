@@ -8,6 +8,9 @@
 /* With a creation: HostPort.name of remote_host. */
 #define REST_HOST_NAME_HEADER "koukan-remote-name"
 
+/* Tx.host_refused: "yes". */
+#define REST_REFUSED_HEADER "koukan-host-refused"
+
 /* NULL: nothing to be told. */
 static inline const char *
 rest_handover_name(TxHandover handover)

@@ -143,6 +143,8 @@ remote_take(Remote *remote, const HttpResult *result, const char *bad_json, cons
 	}
 	const char *handover = http_result_header(result, REST_HANDOVER_HEADER);
 	tx_set_handover(remote->tx, rest_handover_from_name(handover));
+	if (http_result_header(result, REST_REFUSED_HEADER) != NULL)
+		tx_set_host_refused(remote->tx);
 	if (!tx_merge_read(remote->tx, json, NULL)) {
 		remote_fail_reason(remote, bad_delta);
 		return false;
