@@ -18,7 +18,11 @@ host_port_new(const char *host, uint16_t port)
 HostPort *
 host_port_copy(const HostPort *hp)
 {
-	return hp != NULL ? host_port_new(hp->host, hp->port) : NULL;
+	if (hp == NULL)
+		return NULL;
+	HostPort *copy = host_port_new(hp->host, hp->port);
+	copy->name = g_strdup(hp->name);
+	return copy;
 }
 
 void
@@ -27,6 +31,7 @@ host_port_free(HostPort *hp)
 	if (hp == NULL)
 		return;
 	g_free(hp->host);
+	g_free(hp->name);
 	g_free(hp);
 }
 

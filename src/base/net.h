@@ -12,6 +12,8 @@
 typedef struct HostPort {
 	char *host; /* name or address literal without brackets; owned */
 	uint16_t port;
+	char *name; /* the mail host (MX) that the address is of, or NULL; owned; told beside the
+		       JSON, and without a part in comparisons */
 } HostPort;
 
 HostPort *host_port_new(const char *host, uint16_t port);

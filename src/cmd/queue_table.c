@@ -198,9 +198,9 @@ print_former(FILE *out, const json_t *former, int64_t now)
 void
 queue_table_row(FILE *out, const json_t *row)
 {
-	static const char *const texts[] = {"id",           "state",  "from", "to",
-					    "destination",  "sender", "tag",  "held_reason",
-					    "final_reason", "owner"};
+	static const char *const texts[] = {"id",           "state",  "from",        "to",
+					    "destination",  "sender", "tag",         "held_reason",
+					    "final_reason", "owner",  "last_attempt"};
 	int64_t now = clock_wall_sec();
 	for (size_t i = 0; i < G_N_ELEMENTS(texts); i++) {
 		g_autofree char *text = cell(row, texts[i], 1000);

@@ -115,6 +115,7 @@ typedef struct SmtpHostConf { /* smtp_output.hosts.TAG */
 	int64_t chunk_size;
 	int tls; /* SmtpTlsPolicy */
 	char *tls_ca, *tls_name;
+	bool tls_mx_name;
 	char *auth_user, *auth_secret_file;
 	char *source;        /* address literal */
 	int64_t connections; /* at once to one address, per worker */

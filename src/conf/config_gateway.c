@@ -148,6 +148,11 @@ static const ConfKey host_keys[] = {
 	 .type = CONF_STRING,
 	 AT(tls_name),
 	 .doc = "Host name that the next hop's certificate must carry; without it the address."},
+	{.name = "tls_mx_name",
+	 .type = CONF_BOOL,
+	 AT(tls_mx_name),
+	 .doc = "Ask for, and verify, the name of the mail host (MX) that the router connects to; "
+		"`tls_name` where it has none."},
 	{.name = "auth_user",
 	 .type = CONF_STRING,
 	 AT(auth_user),
@@ -456,14 +461,16 @@ is_verified(const SmtpHostConf *host)
 {
 	const char *tls = tls_names[host->tls];
 	return strcmp(tls, "verified") == 0 ||
-	       (strcmp(tls, "implicit") == 0 && (host->tls_ca != NULL || host->tls_name != NULL));
+	       (strcmp(tls, "implicit") == 0 &&
+		(host->tls_ca != NULL || host->tls_name != NULL || host->tls_mx_name));
 }
 
 static void
 check_host(const SmtpHostConf *host, const YamlNode *map, ConfReport *report)
 {
 	bool verified = is_verified(host);
-	if (strcmp(tls_names[host->tls], "verified") == 0 && host->tls_name == NULL)
+	if (strcmp(tls_names[host->tls], "verified") == 0 && host->tls_name == NULL &&
+	    !host->tls_mx_name)
 		conf_warning(report, config_place(map, "tls"),
 			     "'tls: verified' without 'tls_name': the certificate must carry the "
 			     "address that is connected to");

@@ -160,16 +160,20 @@ begin_route(Filter *filter)
 
 /* ---- results ---- */
 
+/* `name`: of the mail host, or NULL. */
 static void
-add_host(GPtrArray *hosts, const char *host, uint16_t port)
+add_host(GPtrArray *hosts, const char *host, uint16_t port, const char *name)
 {
 	for (guint i = 0; i < hosts->len; i++) {
 		const HostPort *known = g_ptr_array_index(hosts, i);
 		if (known->port == port && text_equal_nocase(known->host, host))
 			return;
 	}
-	if (hosts->len < HOSTS_MAX)
-		g_ptr_array_add(hosts, host_port_new(host, port));
+	if (hosts->len >= HOSTS_MAX)
+		return;
+	HostPort *added = host_port_new(host, port);
+	added->name = net_is_literal(host) ? g_strdup(name) : NULL;
+	g_ptr_array_add(hosts, added);
 }
 
 /* The hosts of the route with addresses in place of names; the first one that has none decides
@@ -187,14 +191,15 @@ resolve_hosts(const Filter *filter, GPtrArray *out)
 			return mx_status(mx);
 		const GPtrArray *addrs = mx != NULL ? mx_addresses(mx) : NULL;
 		for (guint j = 0; addrs != NULL && j < addrs->len; j++)
-			add_host(out, g_ptr_array_index(addrs, j), host->port);
+			add_host(out, g_ptr_array_index(addrs, j), host->port,
+				 mx_address_host(mx, j));
 		if (mx == NULL && !is_ours(conf, host->host)) {
-			add_host(out, host->host, host->port);
+			add_host(out, host->host, host->port, host->name);
 			continue;
 		}
 		for (guint j = 0; mx == NULL && j < conf->static_hosts->len; j++) {
 			const HostPort *other = g_ptr_array_index(conf->static_hosts, j);
-			add_host(out, other->host, other->port);
+			add_host(out, other->host, other->port, host->host);
 		}
 	}
 	return MX_OK;

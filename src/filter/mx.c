@@ -23,6 +23,7 @@ struct Mx {
 	DnsQuery *query;
 	GPtrArray *hosts;     /* Host* */
 	GPtrArray *addresses; /* char* */
+	GPtrArray *names;     /* char*, by address: the host's */
 };
 
 static void
@@ -61,15 +62,17 @@ host_compare(gconstpointer a, gconstpointer b)
 }
 
 static void
-collect(Mx *mx, const GPtrArray *from)
+collect(Mx *mx, const char *name, const GPtrArray *from)
 {
 	for (guint i = 0; i < from->len && mx->addresses->len < MX_ADDRESSES_MAX; i++) {
 		const char *addr = g_ptr_array_index(from, i);
 		bool known = false;
 		for (guint j = 0; j < mx->addresses->len; j++)
 			known |= strcmp(g_ptr_array_index(mx->addresses, j), addr) == 0;
-		if (!known)
-			g_ptr_array_add(mx->addresses, g_strdup(addr));
+		if (known)
+			continue;
+		g_ptr_array_add(mx->addresses, g_strdup(addr));
+		g_ptr_array_add(mx->names, g_strdup(name));
 	}
 }
 
@@ -80,8 +83,8 @@ query_done(Mx *mx)
 		return;
 	for (guint i = 0; i < mx->hosts->len; i++) {
 		const Host *host = g_ptr_array_index(mx->hosts, i);
-		collect(mx, host->v4);
-		collect(mx, host->v6);
+		collect(mx, host->name, host->v4);
+		collect(mx, host->name, host->v6);
 	}
 	if (mx->addresses->len > 0)
 		mx->status = MX_OK;
@@ -184,6 +187,7 @@ mx_start(Dns *dns, const char *name, MxFn *done, void *arg)
 	mx->status = MX_TEMP;
 	mx->hosts = g_ptr_array_new_with_free_func(host_free);
 	mx->addresses = g_ptr_array_new_with_free_func(g_free);
+	mx->names = g_ptr_array_new_with_free_func(g_free);
 	if (dns != NULL) {
 		mx->open = 1;
 		mx->query = dns_query(dns, name, DNS_MX, on_mx, mx);
@@ -208,6 +212,7 @@ mx_free(Mx *mx)
 	mx_give_up(mx);
 	g_ptr_array_unref(mx->hosts);
 	g_ptr_array_unref(mx->addresses);
+	g_ptr_array_unref(mx->names);
 	g_free(mx->name);
 	g_free(mx);
 }
@@ -234,4 +239,10 @@ const GPtrArray *
 mx_addresses(const Mx *mx)
 {
 	return mx->addresses;
+}
+
+const char *
+mx_address_host(const Mx *mx, guint index)
+{
+	return g_ptr_array_index(mx->names, index);
 }

@@ -24,5 +24,6 @@ void mx_free(Mx *mx); /* NULL is fine; then silence */
 void mx_give_up(Mx *mx);
 const char *mx_name(const Mx *mx);
 bool mx_is_done(const Mx *mx);
-MxStatus mx_status(const Mx *mx);            /* MX_TEMP until it is done */
-const GPtrArray *mx_addresses(const Mx *mx); /* char*, in the order to try; borrowed */
+MxStatus mx_status(const Mx *mx);                       /* MX_TEMP until it is done */
+const GPtrArray *mx_addresses(const Mx *mx);            /* char*, in the order to try; borrowed */
+const char *mx_address_host(const Mx *mx, guint index); /* the host that has this address */

@@ -215,14 +215,18 @@ rcpts_pending(const RestOutput *output)
 	       output->up->rcpt_answers < tx_rcpt_count(output->up);
 }
 
-/* Whether the MAIL response sends us to the next host. */
+/* Whether the MAIL response sends us to the next host: it is temporary, or the host does not talk
+ * to us at all, which another one may (RFC 5321 5.1). */
 static bool
 try_next_host(Filter *filter)
 {
 	RestOutput *output = filter->state;
 	const TxRoute *route = filter->down->route;
-	if (!response_temp(output->up->mail_response) || route == NULL ||
-	    output->host + 1 >= route->hosts->len || clock_passed(output->answer_by))
+	const Tx *up = output->up;
+	bool elsewhere = response_temp(up->mail_response) ||
+			 (up->host_refused && response_perm(up->mail_response));
+	if (!elsewhere || route == NULL || output->host + 1 >= route->hosts->len ||
+	    clock_passed(output->answer_by))
 		return false;
 	close_upstream(output);
 	output->host++;

@@ -90,6 +90,11 @@ void conn_start_tls(Conn *conn, TlsContext *context, bool server, const char *na
 bool conn_is_tls(const Conn *conn);
 /* False without TLS. */
 bool conn_tls_facts(const Conn *conn, TlsFacts *ret_facts);
+/* Client: before conn_start_tls, a ticket to resume with (moved); later, the newest that the peer
+ * gave (the caller's), NULL: none. */
+void conn_offer_ticket(Conn *conn, TlsTicket *ticket);
+TlsTicket *conn_ticket(const Conn *conn);
+bool conn_tls_is_resumed(const Conn *conn);
 
 const NetAddr *conn_peer(const Conn *conn);
 const NetAddr *conn_local(const Conn *conn);

@@ -51,6 +51,7 @@ typedef struct ConnTls {
 	TlsSession *session;
 	TlsContext *context; /* for the handshake to come */
 	char *name;
+	TlsTicket *ticket; /* to resume with, until the handshake */
 	bool server;
 	bool ready;
 	bool more;             /* decrypted bytes may be waiting that the kernel knows nothing of */

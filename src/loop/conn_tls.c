@@ -6,6 +6,7 @@ conn_tls_clear(Conn *conn)
 {
 	tls_session_free(conn->tls.session);
 	tls_context_unref(conn->tls.context);
+	tls_ticket_free(conn->tls.ticket);
 	g_free(conn->tls.name);
 	conn->tls = (ConnTls){0};
 }
@@ -40,6 +41,9 @@ conn_tls_begin(Conn *conn)
 		conn_fail(conn, "TLS: %s", trouble->message);
 		return;
 	}
+	if (conn->tls.ticket != NULL)
+		tls_session_offer(conn->tls.session, conn->tls.ticket);
+	g_clear_pointer(&conn->tls.ticket, tls_ticket_free);
 	conn->state = CONN_STATE_TLS_SHAKE;
 	conn_tls_shake(conn);
 }

@@ -390,6 +390,12 @@ session_trouble(TlsSession *session, int rc)
 	return TLS_IO_ERROR;
 }
 
+struct ssl_st *
+tls_session_ssl(const TlsSession *session)
+{
+	return session->ssl;
+}
+
 TlsIo
 tls_session_shake(TlsSession *session)
 {

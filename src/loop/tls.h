@@ -35,3 +35,8 @@ K_MUST_CHECK TlsContext *tls_client_new(TlsVerify verify, const char *ca_path, G
 TlsContext *tls_context_ref(TlsContext *context);
 void tls_context_unref(TlsContext *context); /* NULL is fine */
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(TlsContext, tls_context_unref)
+
+/* With what a client resumes a session (RFC 8446 2.2, RFC 5077).  The name in the certificate was
+ * verified when it was made and is not again: only for the same name.  Not shared by threads. */
+typedef struct TlsTicket TlsTicket;
+void tls_ticket_free(TlsTicket *ticket); /* NULL is fine */

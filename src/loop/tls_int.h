@@ -28,4 +28,11 @@ TlsIo tls_session_write(TlsSession *session, const void *data, size_t len, size_
 void tls_session_close(TlsSession *session);
 /* Behind the handshake. */
 void tls_session_facts(TlsSession *session, TlsFacts *ret_facts);
+/* Client: the newest ticket, or NULL; and, before the handshake, one to resume with (borrowed for
+ * the call). */
+TlsTicket *tls_session_ticket(const TlsSession *session);
+void tls_session_offer(TlsSession *session, const TlsTicket *ticket);
+bool tls_session_is_resumed(const TlsSession *session);
+/* For tls_ticket.c. */
+struct ssl_st *tls_session_ssl(const TlsSession *session);
 const char *tls_session_error(const TlsSession *session);

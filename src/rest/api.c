@@ -108,6 +108,7 @@ rest_call_unref(RestCall *call)
 	g_free(call->content_type);
 	g_free(call->body);
 	g_free(call->etag);
+	g_free(call->host_name);
 	g_free(call->location);
 	g_free(call->content_range);
 	g_free(call->text);
@@ -145,7 +146,7 @@ static void
 send_answer(void *arg)
 {
 	RestCall *call = arg;
-	HttpHeader headers[4];
+	HttpHeader headers[5];
 	size_t n = 0;
 	if (call->etag != NULL)
 		headers[n++] = (HttpHeader){"etag", call->etag};
@@ -155,6 +156,8 @@ send_answer(void *arg)
 		headers[n++] = (HttpHeader){"content-range", call->content_range};
 	if (call->handover != NULL)
 		headers[n++] = (HttpHeader){REST_HANDOVER_HEADER, call->handover};
+	if (call->host_refused)
+		headers[n++] = (HttpHeader){REST_REFUSED_HEADER, "yes"};
 	const char *type = call->text == NULL ? NULL
 			   : call->is_json    ? "application/json"
 					      : "text/plain; charset=utf-8";
@@ -210,6 +213,7 @@ rest_answer_tx(RestCall *call, int status, const Tx *tx)
 	call->etag = g_strdup_printf("%" G_GUINT64_FORMAT, tx->version);
 	if (!tx->notifies)
 		call->handover = rest_handover_name(tx->handover);
+	call->host_refused = tx->host_refused && !tx->notifies;
 	rest_answer_json(call, status, json_print(json));
 }
 

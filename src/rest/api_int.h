@@ -53,6 +53,7 @@ struct RestCall {
 	char *idem;      /* the Idempotency-Key as it came, or NULL */
 	char *idem_key;  /* what it is kept as */
 	char *idem_hash; /* of the request's body */
+	char *host_name; /* REST_CREATE; REST_HOST_NAME_HEADER */
 	char *if_match, *if_none_match, *request_timeout, *content_type;
 	char *body; /* REST_UPDATE */
 	size_t body_len;
@@ -61,6 +62,7 @@ struct RestCall {
 	int status;
 	char *etag, *location, *content_range;
 	const char *handover; /* REST_HANDOVER_HEADER; static */
+	bool host_refused;    /* REST_REFUSED_HEADER */
 	char *text;           /* JSON or plain */
 	bool is_json;
 

@@ -10,6 +10,8 @@
 #include "http/route.h"
 #include "rest/api_int.h"
 
+#define HOST_NAME_LEN_MAX 255 /* octets (RFC 1035 2.3.4) */
+
 static void find_again(RestCall *call);
 
 static void
@@ -167,6 +169,19 @@ set_body(RestCall *call, bool incremental, TxRequest *request)
 	}
 }
 
+/* What is no host name is as good as none. */
+static void
+set_host_name(const RestCall *call)
+{
+	static const char allowed[] =
+		"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.";
+	const char *name = call->host_name;
+	HostPort *host = call->tx->remote_host;
+	size_t len = name != NULL ? strspn(name, allowed) : 0;
+	if (host != NULL && len > 0 && len <= HOST_NAME_LEN_MAX && name[len] == '\0')
+		host->name = g_strdup(name);
+}
+
 /* `tag` is borrowed from `json`, and may be NULL. */
 static void
 create_tx(RestCall *call, json_t *json, const char *tag, bool incremental)
@@ -189,6 +204,7 @@ create_tx(RestCall *call, json_t *json, const char *tag, bool incremental)
 				 "transaction creation to non-incremental endpoint must contain "
 				 "mail_from and exactly 1 rcpt_to");
 	} else {
+		set_host_name(call);
 		call->tx->id = ids_tx_new(worker_index(call->owner), host->entropy);
 		set_body(call, incremental, &request);
 	}
@@ -248,5 +264,6 @@ rest_create(RestApi *api, HttpRequest *request, const RestPrincipal *who, const 
 	call->idem = g_strdup(key);
 	call->who = who;
 	call->sender = g_strdup(sender);
+	call->host_name = g_strdup(http_header(request, REST_HOST_NAME_HEADER));
 	http_read_body(request, rest_json_max(api->host), on_body, call);
 }

@@ -1,10 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
-/* TxHandover between our own nodes: a header field beside the JSON, which has no room for it (its
- * other readers refuse keys they do not know).  Any thread. */
+/* What our own nodes tell each other beside the JSON, which has no room for it (its other readers
+ * refuse keys they do not know): header fields.  Any thread. */
 #include "tx/tx.h"
 
 #define REST_HANDOVER_HEADER "koukan-handover"
+/* With a creation: HostPort.name of remote_host. */
+#define REST_HOST_NAME_HEADER "koukan-remote-name"
+
+/* Tx.host_refused: "yes". */
+#define REST_REFUSED_HEADER "koukan-host-refused"
 
 /* NULL: nothing to be told. */
 static inline const char *

@@ -101,6 +101,10 @@ remote_send(Remote *remote, const char *method, const char *url, const char *eta
 		headers[n++] = (HttpHeader){etag_header, remote->etag};
 	if (format_timeout(timeout, seconds)[0] != '\0')
 		headers[n++] = (HttpHeader){"request-timeout", seconds};
+	const HostPort *host = remote->creating && remote->tx != NULL ? remote->tx->remote_host
+								      : NULL;
+	if (host != NULL && host->name != NULL)
+		headers[n++] = (HttpHeader){REST_HOST_NAME_HEADER, host->name};
 	HttpCallSpec spec = {.method = method,
 			     .url = url,
 			     .headers = headers,
@@ -148,6 +152,8 @@ remote_take(Remote *remote, const HttpResult *result, const char *bad_json, cons
 	}
 	const char *handover = http_result_header(result, REST_HANDOVER_HEADER);
 	tx_set_handover(remote->tx, rest_handover_from_name(handover));
+	if (http_result_header(result, REST_REFUSED_HEADER) != NULL)
+		tx_set_host_refused(remote->tx);
 	if (!tx_merge_read(remote->tx, json, NULL)) {
 		remote_fail_reason(remote, bad_delta);
 		return false;

@@ -9,6 +9,7 @@
 #include "base/text.h"
 #include "http/route.h"
 #include "service/row.h"
+#include "smtp/client_pool.h"
 
 /* ---- filters ---- */
 
@@ -182,6 +183,31 @@ part_names(const StoreRow *row)
 	return names;
 }
 
+/* The code of an answer; 0: there is none. */
+static json_int_t
+code_of(const json_t *answer)
+{
+	return json_integer_value(json_object_get(answer, "code"));
+}
+
+/* How the newest attempt ended.  "unacknowledged": the end of the message was sent and no answer
+ * came, so the next hop may have it; what follows may be a second copy (RFC 1047). */
+static const char *
+last_attempt(const json_t *responses)
+{
+	const json_t *mail = json_object_get(responses, "mail_response");
+	const json_t *rcpt = json_array_get(json_object_get(responses, "rcpt_response"), 0);
+	const json_t *data = json_object_get(responses, "data_response");
+	const char *text = json_get_str(data, "message");
+	json_int_t code = code_of(mail) >= 300   ? code_of(mail)
+			  : code_of(rcpt) >= 300 ? code_of(rcpt)
+						 : code_of(data);
+	if (code == code_of(data) && code / 100 == 4 && text != NULL &&
+	    strstr(text, SMTP_UNACKNOWLEDGED) != NULL)
+		return "unacknowledged";
+	return code == 0 ? NULL : code < 300 ? "accepted" : code < 500 ? "temporary" : "permanent";
+}
+
 json_t *
 admin_row(const StoreRow *row, bool detail)
 {
@@ -205,6 +231,7 @@ admin_row(const StoreRow *row, bool detail)
 		return out;
 	json_object_set_new(out, "request", parsed_or_null(row->json));
 	json_t *responses = parsed_or_null(row->responses);
+	json_object_set_new(out, "last_attempt", text_or_null(last_attempt(responses)));
 	json_t *former = json_incref(json_object_get(responses, ROW_FORMER_KEY));
 	if (former != NULL)
 		(void)json_object_del(responses, ROW_FORMER_KEY);

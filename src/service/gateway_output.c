@@ -59,9 +59,10 @@ set_tls(GatewayOutput *output, const SmtpHostConf *host, GError **ret_error)
 	SmtpOutputConf *conf = &output->conf;
 	conf->tls_policy = (SmtpTlsPolicy)host->tls;
 	conf->tls_name = host->tls_name;
+	conf->tls_mx_name = host->tls_mx_name;
 	bool verify = conf->tls_policy == SMTP_TLS_VERIFIED ||
 		      (conf->tls_policy == SMTP_TLS_IMPLICIT &&
-		       (host->tls_ca != NULL || host->tls_name != NULL));
+		       (host->tls_ca != NULL || host->tls_name != NULL || host->tls_mx_name));
 	if (conf->tls_policy == SMTP_TLS_NONE)
 		return true;
 	output->tls = tls_client_new(verify ? TLS_VERIFY_NAME : TLS_VERIFY_NONE, host->tls_ca,

@@ -280,6 +280,7 @@ void
 client_ready(SmtpClient *client)
 {
 	client->uses++; /* also without a borrower: the next one finds it waiting */
+	client_keep_ticket(client);
 	if (client->delivery == NULL) {
 		client_set_state(client, CLIENT_IDLE);
 		pool_client_idle(client);

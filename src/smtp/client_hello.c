@@ -53,11 +53,12 @@ say_hello(SmtpClient *client, PipeKind kind)
 static void
 begin_handshake(SmtpClient *client)
 {
-	char name[NET_ADDR_TEXT_MAX];
-	net_addr_format(&client->dest->addr, name);
+	char address[NET_ADDR_TEXT_MAX];
+	const char *name = client->dest->name != NULL ? client->dest->name : client->conf->tls_name;
+	net_addr_format(&client->dest->addr, address);
 	client_set_state(client, CLIENT_TLS);
-	conn_start_tls(client->conn, client->conf->tls, false,
-		       client->conf->tls_name != NULL ? client->conf->tls_name : name);
+	client_offer_ticket(client);
+	conn_start_tls(client->conn, client->conf->tls, false, name != NULL ? name : address);
 }
 
 /* ---- AUTH ---- */

@@ -58,12 +58,14 @@ typedef struct SmtpDestKey {
 	const SmtpOutputConf *conf;
 	uint16_t family, port;
 	uint8_t addr[16];
+	uint8_t name[32]; /* SHA-256 of the host's name when that is to be verified */
 } SmtpDestKey;
 
 struct SmtpDest {
 	SmtpDestKey key;
 	SmtpClientPool *pool;
 	NetAddr addr;
+	char *name;           /* to be verified, and SNI; NULL: as the output says */
 	Deadline plain_until; /* no STARTTLS (opportunistic) */
 	GQueue clients;       /* all of them */
 	GQueue idle;          /* the last one used first */
@@ -74,8 +76,10 @@ struct SmtpDest {
 struct SmtpClientPool {
 	Worker *worker;
 	GHashTable *dests;
-	GQueue deliveries; /* all of them */
-	unsigned count;    /* clients */
+	GQueue deliveries;   /* all of them */
+	unsigned count;      /* clients */
+	GHashTable *tickets; /* client_ticket.c */
+	GQueue ticket_ages;  /* the oldest first */
 };
 
 typedef enum DeliveryState {
@@ -221,6 +225,11 @@ Response *delivery_lmtp_conclude(SmtpDelivery *delivery, Response *missing);
 /* Tells what is held back; or only the refusals among it. */
 void delivery_lmtp_tell(SmtpDelivery *delivery);
 void delivery_lmtp_drop(SmtpDelivery *delivery);
+
+/* ---- client_ticket.c ---- */
+void client_keep_ticket(const SmtpClient *client);  /* before its connection is given up */
+void client_offer_ticket(const SmtpClient *client); /* before its handshake */
+void client_ticket_free(void *kept);
 
 /* ---- client_pool.c ---- */
 typedef enum PoolWant { POOL_ANY, POOL_FRESH } PoolWant;

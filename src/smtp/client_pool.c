@@ -58,12 +58,25 @@ key_equal(gconstpointer a, gconstpointer b)
 }
 
 static void
-key_make(const SmtpOutputConf *conf, const NetAddr *addr, SmtpDestKey *ret_key)
+hash_name(const char *name, uint8_t out[32])
+{
+	gsize len = 32;
+	g_autofree char *lower = g_ascii_strdown(name, -1);
+	GChecksum *sum = g_checksum_new(G_CHECKSUM_SHA256);
+	g_checksum_update(sum, (const guchar *)lower, -1);
+	g_checksum_get_digest(sum, out, &len);
+	g_checksum_free(sum);
+}
+
+static void
+key_make(const SmtpOutputConf *conf, const NetAddr *addr, const char *name, SmtpDestKey *ret_key)
 {
 	memset(ret_key, 0, sizeof(*ret_key)); /* padding is compared, too */
 	ret_key->conf = conf;
 	ret_key->family = (uint16_t)addr->storage.ss_family;
 	ret_key->port = net_addr_port(addr);
+	if (name != NULL)
+		hash_name(name, ret_key->name);
 	if (addr->storage.ss_family == AF_INET6)
 		memcpy(ret_key->addr, &((const struct sockaddr_in6 *)&addr->storage)->sin6_addr,
 		       16);
@@ -72,10 +85,10 @@ key_make(const SmtpOutputConf *conf, const NetAddr *addr, SmtpDestKey *ret_key)
 }
 
 static SmtpDest *
-dest_get(SmtpClientPool *pool, const SmtpOutputConf *conf, const NetAddr *addr)
+dest_get(SmtpClientPool *pool, const SmtpOutputConf *conf, const NetAddr *addr, const char *name)
 {
 	SmtpDestKey key;
-	key_make(conf, addr, &key);
+	key_make(conf, addr, name, &key);
 	SmtpDest *dest = g_hash_table_lookup(pool->dests, &key);
 	if (dest != NULL)
 		return dest;
@@ -83,6 +96,7 @@ dest_get(SmtpClientPool *pool, const SmtpOutputConf *conf, const NetAddr *addr)
 	dest->key = key;
 	dest->pool = pool;
 	dest->addr = *addr;
+	dest->name = g_strdup(name);
 	timer_init(&dest->relief, pool->worker, on_relief, dest);
 	g_hash_table_insert(pool->dests, &dest->key, dest);
 	return dest;
@@ -93,6 +107,7 @@ dest_free(void *arg)
 {
 	SmtpDest *dest = arg;
 	timer_clear(&dest->relief);
+	g_free(dest->name);
 	g_free(dest);
 }
 
@@ -173,7 +188,8 @@ wait_for_one(SmtpDest *dest, SmtpDelivery *delivery)
 void
 pool_acquire(SmtpDelivery *delivery, PoolWant want)
 {
-	SmtpDest *dest = dest_get(delivery->pool, delivery->conf, &delivery->addr);
+	const char *name = delivery->conf->tls_mx_name ? delivery->tx->remote_host->name : NULL;
+	SmtpDest *dest = dest_get(delivery->pool, delivery->conf, &delivery->addr, name);
 	if (want == POOL_ANY && dest->idle.length > 0) {
 		take_idle(dest, delivery);
 	} else if (dest->clients.length < dest_limit(dest)) {
@@ -241,6 +257,7 @@ smtp_client_pool_new(Worker *worker)
 {
 	SmtpClientPool *pool = g_new0(SmtpClientPool, 1);
 	pool->worker = worker;
+	pool->tickets = g_hash_table_new_full(key_hash, key_equal, NULL, client_ticket_free);
 	pool->dests = g_hash_table_new_full(key_hash, key_equal, NULL, dest_free);
 	return pool;
 }
@@ -264,6 +281,7 @@ smtp_client_pool_free(SmtpClientPool *pool)
 		client_leave(dest->clients.head->data);
 	}
 	g_hash_table_unref(pool->dests);
+	g_hash_table_unref(pool->tickets);
 	g_free(pool);
 }
 

@@ -27,7 +27,7 @@
  * the hop now refuses what it took before, that is the answer to the message.
  *
  * Connections are kept by address and SmtpOutputConf, so by TLS policy, credentials, source address
- * and EHLO name, too.  Own worker only. */
+ * and EHLO name, too.  TLS sessions are resumed within the same limits.  Own worker only. */
 #include <glib.h>
 #include <stdbool.h>
 
@@ -58,10 +58,12 @@ typedef enum SmtpTlsPolicy {
 #define SMTP_LMTP_HOLD   (5 * USEC_PER_SEC)
 #define SMTP_WAITING_MAX 1000 /* deliveries that wait for a connection to one destination */
 #define SMTP_QUIET_MAX                                                                             \
-	(250 * USEC_PER_MS) /* how long a connection stays with a transaction whose                \
-			       message is not there while others wait */
-#define SMTP_CHUNK_MIN 4096 /* bytes of a BDAT chunk that is not the last */
-#define SMTP_CHUNK_MAX (1024 * 1024)
+	(250 * USEC_PER_MS)  /* how long a connection stays with a transaction whose               \
+				message is not there while others wait */
+#define SMTP_TICKETS_MAX 256 /* TLS tickets kept per worker, one for a destination */
+#define SMTP_TICKET_LIFE (3600 * USEC_PER_SEC)
+#define SMTP_CHUNK_MIN   4096 /* bytes of a BDAT chunk that is not the last */
+#define SMTP_CHUNK_MAX   (1024 * 1024)
 #define SMTP_TLS_PLAIN                                                                             \
 	(60 * USEC_PER_SEC) /* after a failed opportunistic handshake: so long no                  \
 			       STARTTLS to a destination that is in use */
@@ -98,6 +100,7 @@ struct SmtpOutputConf {
 	SmtpTlsPolicy tls_policy; /* default opportunistic */
 	TlsContext *tls;          /* NULL: no TLS; then a policy that needs it fails for now */
 	const char *tls_name;     /* to be verified, and SNI; NULL: the hop's address */
+	bool tls_mx_name;         /* the host's own name instead, where routing knows it (MX) */
 	const char *auth_user;    /* NULL: no AUTH */
 	const char *auth_secret;
 	const NetAddr *source;    /* local address; NULL: the kernel chooses */

@@ -515,6 +515,8 @@ delivery_on_lost(SmtpDelivery *delivery, const ClientLoss *loss)
 		pool_acquire(delivery, POOL_FRESH);
 		return;
 	}
+	if (loss->is_reply && delivery->state == DELIVERY_WAITING)
+		tx_set_host_refused(delivery->tx);
 	delivery_die(delivery, loss_response(delivery, loss));
 }
 

@@ -192,6 +192,7 @@ forget_answers(Tx *tx)
 		g_clear_pointer(&tx_rcpt(tx, i)->response, response_unref);
 	tx->rcpt_answers = 0;
 	tx->handover = TX_HANDOVER_NONE;
+	tx->host_refused = false;
 }
 
 void
@@ -431,6 +432,12 @@ tx_begin_attempt(Tx *tx)
 	forget_answers(tx);
 	tx->attempt_count++;
 	tx_touch(tx);
+}
+
+void
+tx_set_host_refused(Tx *tx)
+{
+	tx->host_refused = true;
 }
 
 void

@@ -125,6 +125,8 @@ struct Tx {
 	Response *data_response;
 	json_t *filter_output; /* object by filter name, or NULL */
 	TxHandover handover;   /* set before data_response; never in the JSON */
+	bool host_refused;     /* mail_response is the host's refusal to talk to us, before MAIL: it
+				  says nothing about the message; never in the JSON */
 	int attempt_count;     /* 0 before the first */
 	char *final_attempt_reason;
 
@@ -176,6 +178,7 @@ void tx_heartbeat(Tx *tx);
 bool tx_answer_mail(Tx *tx, Response *response);
 bool tx_answer_rcpt(Tx *tx, size_t index, Response *response);
 bool tx_answer_data(Tx *tx, Response *response);
+void tx_set_host_refused(Tx *tx);                  /* before the answer, likewise */
 void tx_set_handover(Tx *tx, TxHandover handover); /* notes no change: comes with the answer */
 /* Merges into filter_output; `output` is moved. */
 void tx_set_filter_output(Tx *tx, const char *filter, json_t *output);

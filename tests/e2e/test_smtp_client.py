@@ -5,6 +5,7 @@ import base64
 import hashlib
 import os
 import re
+import shutil
 import smtplib
 import socket
 import ssl
@@ -13,6 +14,7 @@ import threading
 
 import pytest
 
+import queue_tool
 from world import RELEASE
 from devkit import postfix, procs
 from hop import address_of
@@ -285,6 +287,22 @@ def test_verified(world, secure_hop, certs, name, good):
         assert not hop.taken
 
 
+@pytest.mark.parametrize("name, good", [("hop.example.net", True), ("other.example.net", False)])
+def test_verified_by_the_name_of_the_host(world, mode, secure_hop, certs, name, good):
+    """The name that routing resolved, in one process and between two."""
+    hop = secure_hop(tls="starttls")
+    world.start(mode, edit_gateway=output_keys(tls="verified", tls_ca=certs["ca.pem"],
+                                               tls_mx_name="true"),
+                edit_router=lambda text: text.replace("next-hop", name))
+    mark = token()
+    if good:
+        assert submit(world.ingress, mark)[0] == 250
+        assert hop.wait_for(mark).tls
+    else:
+        assert refusal(world, mark) == 450
+        wait_log(world, r"4\.7\.5 TLS handshake failed: certificate")
+
+
 def test_tool_and_certificates(world, secure_hop, certs):
     hop = secure_hop(tls="starttls", port=0)
     other = secure_hop(tls="implicit", port=0)
@@ -419,6 +437,16 @@ def test_unacknowledged(world, secure_hop):
     assert not hop.taken
 
 
+def test_unacknowledged_in_the_record(world, secure_hop):
+    secure_hop(drop_after_end=True)
+    world.start(edit_router=queue_tool.slow_retries)
+    location = queue_tool.submit(world, token(), BOB)
+    row = queue_tool.wait_attempts(world, location)
+    assert row["last_attempt"] == "unacknowledged"
+    text = queue_tool.run(world, "show", queue_tool.name_of(location))
+    assert re.search(r"^last_attempt +unacknowledged$", text, re.M), text
+
+
 def test_source_address(world, secure_hop):
     hop = secure_hop()
     world.start(edit_gateway=output_keys(source="127.0.0.5"))
@@ -454,6 +482,9 @@ def test_lmtp_answers_of_each(world, secure_hop):
 
 @pytest.fixture
 def smtp_sink(world):
+    if shutil.which("smtp-sink") is None:
+        pytest.skip("not installed: smtp-sink")
+
     def start(*options):
         port = procs.free_port()
         user = ["-u", "nobody"] if os.geteuid() == 0 else []
@@ -504,6 +535,8 @@ class TlsPostfix(postfix.Postfix):
 @pytest.fixture
 def postfix_hop(world, certs, tmp_path):
     """Postfix as next hop on the sink's port; what it takes it sends on to a scripted hop."""
+    if shutil.which("postfix") is None:
+        pytest.skip("not installed: postfix")
     if os.geteuid() != 0:
         pytest.skip("Postfix's master process needs root")
     behind = world.hop_behind = SecureHop()

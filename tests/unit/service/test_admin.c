@@ -124,6 +124,7 @@ test_row(void **state)
 	const json_t *mail = json_object_get(json_object_get(full, "responses"), "mail_response");
 	assert_int_equal(json_integer_value(json_object_get(mail, "code")), 450);
 	assert_true(json_is_null(json_object_get(full, "request")));
+	assert_string_equal(json_get_str(full, "last_attempt"), "temporary");
 	assert_true(json_is_array(json_object_get(full, "parts")));
 }
 
@@ -146,13 +147,51 @@ test_count(void **state)
 	assert_true(json_is_null(json_object_get(empty, "oldest")));
 }
 
+#define OK_OK                                                                                      \
+	"{\"mail_response\":{\"code\":250},\"rcpt_response\":[{\"code\":250}],\"data_response\":"
+
+static void
+test_last_attempt(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *responses, *want;
+	} table[] = {
+		{NULL, NULL},
+		{"[]", NULL},
+		{"{}", NULL},
+		{"{\"mail_response\":{\"code\":250}}", NULL},
+		{"{\"mail_response\":{\"code\":550}}", "permanent"},
+		{"{\"mail_response\":{\"code\":250},\"rcpt_response\":[{\"code\":450}],"
+		 "\"data_response\":{\"code\":554}}",
+		 "temporary"},
+		{OK_OK "{\"code\":250}}", "accepted"},
+		{OK_OK "{\"code\":554,\"message\":\"no\"}}", "permanent"},
+		{OK_OK "{\"code\":450,\"message\":\"4.4.2 x (message not sent)\"}}", "temporary"},
+		{OK_OK "{\"code\":450,\"message\":\"4.4.2 next hop closed the connection "
+		       "(message sent, not acknowledged)\"}}",
+		 "unacknowledged"},
+		{OK_OK "{\"code\":554,\"message\":\"(message sent, not acknowledged)\"}}",
+		 "permanent"},
+	};
+	for (size_t i = 0; i < G_N_ELEMENTS(table); i++) {
+		g_autoptr(StoreRow) row = store_row_new();
+		row->id = g_strdup("AAx");
+		row->responses = g_strdup(table[i].responses);
+		g_autoptr(json_t) full = admin_row(row, true);
+		const char *got = json_get_str(full, "last_attempt");
+		if (g_strcmp0(got, table[i].want) != 0)
+			fail_msg("%s: %s", table[i].responses, got != NULL ? got : "(none)");
+	}
+}
+
 int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_filters), cmocka_unit_test(test_bad_filters),
-		cmocka_unit_test(test_states),  cmocka_unit_test(test_row),
-		cmocka_unit_test(test_count),
+		cmocka_unit_test(test_last_attempt), cmocka_unit_test(test_filters),
+		cmocka_unit_test(test_bad_filters),  cmocka_unit_test(test_states),
+		cmocka_unit_test(test_row),          cmocka_unit_test(test_count),
 	};
 	return cmocka_run_group_tests_name("service-admin", tests, NULL, NULL);
 }

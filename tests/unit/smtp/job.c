@@ -46,6 +46,8 @@ job_begin(void *arg)
 	Live *live = job->live;
 	g_autoptr(Mailbox) from = mailbox_new(job->from, NULL, 0);
 	g_autoptr(HostPort) remote = job->host != NULL ? host_port_new(job->host, job->port) : NULL;
+	if (remote != NULL)
+		remote->name = g_strdup(job->mx_name);
 	job->tx = tx_new(worker_defers(live->worker));
 	tx_set_hosts(job->tx, remote, NULL);
 	tx_set_mail_from(job->tx, from);
@@ -59,7 +61,8 @@ job_begin(void *arg)
 		tx_set_body(job->tx, body);
 	}
 	tx_watch(job->tx, &job->watch, job_look, job);
-	job->tx_port = smtp_delivery_start(live->pool, &live->output, job->tx);
+	job->tx_port = smtp_delivery_start(
+		live->pool, job->output != NULL ? job->output : &live->output, job->tx);
 }
 
 void

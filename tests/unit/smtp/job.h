@@ -5,6 +5,8 @@
 
 typedef struct Job {
 	Live *live;
+	const SmtpOutputConf *output; /* NULL: live->output */
+	const char *mx_name;          /* of the host, as routing knows it; or NULL */
 	uint16_t port;
 	const char *host, *from, *body;
 	size_t body_len;

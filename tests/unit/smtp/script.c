@@ -20,6 +20,7 @@ struct Hop {
 	int listener, fd; /* fd -1: no connection */
 	SSL_CTX *ctx;
 	SSL *ssl;
+	unsigned resumed;
 };
 
 static const char *cert_path;
@@ -43,6 +44,12 @@ int
 hop_fd(const Hop *hop)
 {
 	return hop->fd;
+}
+
+unsigned
+hop_resumed(const Hop *hop)
+{
+	return hop->resumed;
 }
 
 static void
@@ -85,6 +92,7 @@ shake_hands(Hop *hop, bool succeeds)
 	int rc = SSL_accept(hop->ssl);
 	if ((rc == 1) != succeeds)
 		fail_msg("%s: handshake: %d", live_case, rc);
+	hop->resumed += rc == 1 && SSL_session_reused(hop->ssl) == 1 ? 1 : 0;
 	ERR_clear_error();
 }
 
@@ -95,6 +103,12 @@ say(Hop *hop, const char *text, size_t len)
 		sock_send_bytes(hop->fd, text, len);
 	else if (len > 0)
 		assert_int_equal(SSL_write(hop->ssl, text, (int)len), (int)len);
+}
+
+void
+hop_say(Hop *hop, const char *text, size_t len)
+{
+	say(hop, text, len);
 }
 
 static ssize_t

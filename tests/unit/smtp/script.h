@@ -32,6 +32,8 @@ typedef struct Hop Hop;
 Hop *hop_new(uint16_t *ret_port);
 void hop_play(Hop *hop, const char *steps); /* accepts first if there is no connection */
 int hop_fd(const Hop *hop);
+void hop_say(Hop *hop, const char *text, size_t len); /* to the connection that there is */
+unsigned hop_resumed(const Hop *hop);                 /* TLS handshakes that resumed a session */
 void hop_free(Hop *hop);
 
 /* What T shows. */

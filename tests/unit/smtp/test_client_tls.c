@@ -306,6 +306,101 @@ test_reuse_in_tls(void **state)
 	hop_free(hop);
 }
 
+static void
+verified_mx(Live *live)
+{
+	set(live, SMTP_TLS_VERIFIED, tls_ca, "mx.other.example");
+	live->output.tls_mx_name = true;
+}
+
+/* The name of the host decides, where there is one, and a connection to one host is not lent to
+ * a message for another at the same address. */
+static void
+test_mx_name(void **state)
+{
+	static const struct {
+		const char *name, *steps, *mail;
+	} table[] = {
+		{"mx.example", UPGRADE AGAIN MAIL, "250 s"},
+		{"MX.example", MAIL, "250 s"},
+		{"evil.example", "A\n" OFFER "C STARTTLS\nS 220 go\nU\nE\n",
+		 "450 4.7.5 TLS handshake failed: certificate: *"},
+		{NULL, "A\n" OFFER "C STARTTLS\nS 220 go\nU\nE\n",
+		 "450 4.7.5 TLS handshake failed: certificate: *"},
+	};
+	Live live;
+	uint16_t port;
+	(void)state;
+	live_case = "name of the host";
+	Hop *hop = hop_new(&port);
+	live_start(&live, verified_mx);
+	live.output.reuse_idle = 60 * USEC_PER_SEC;
+	for (size_t i = 0; i < G_N_ELEMENTS(table); i++) {
+		Job job = {.live = &live,
+			   .mx_name = table[i].name,
+			   .port = port,
+			   .host = "127.0.0.1",
+			   .from = "alice@a.example",
+			   .rcpts = one_rcpt,
+			   .body = "x",
+			   .body_len = 1};
+		live_run(&live, job_begin, &job);
+		hop_play(hop, table[i].steps);
+		job_wait(&job);
+		want(table[i].name != NULL ? table[i].name : "(none)", "mail", job.mail,
+		     table[i].mail);
+		job_clear(&job);
+	}
+	live_stop(&live);
+	hop_free(hop);
+}
+
+static void
+once_each(Live *live)
+{
+	set(live, SMTP_TLS_VERIFIED, tls_ca, "mx.example");
+	live->output.reuse_max = 1;
+}
+
+/* Each connection but the first resumes the session of the one before; with another output, which
+ * may verify something else, nothing is resumed. */
+static void
+test_resumption(void **state)
+{
+	Live live;
+	Job job;
+	uint16_t port;
+	(void)state;
+	live_case = "resumption";
+	Hop *hop = hop_new(&port);
+	live_start(&live, once_each);
+	SmtpOutputConf first = live.output;
+	for (unsigned i = 0; i < 4; i++) {
+		job_start(&job, &live, port, one_rcpt, "x\r\n");
+		hop_play(hop, i == 0 ? UPGRADE AGAIN MAIL : "A\n" UPGRADE AGAIN MAIL);
+		job_wait(&job);
+		want(live_case, "data", job.data, "250 done");
+		job_clear(&job);
+		assert_int_equal(hop_resumed(hop), i);
+	}
+	job = (Job){.live = &live,
+		    .output = &first,
+		    .port = port,
+		    .host = "127.0.0.1",
+		    .from = "a@b",
+		    .rcpts = one_rcpt,
+		    .body = "x",
+		    .body_len = 1};
+	live_run(&live, job_begin, &job);
+	hop_play(hop, "A\n" UPGRADE AGAIN
+		      "C MAIL\nS 250 s\nC RCPT\nS 250 r\nC DATA\nS 354 go\nB\nS 250 done\n");
+	job_wait(&job);
+	assert_int_equal(hop_resumed(hop), 3);
+	job_clear(&job);
+	live_stop(&live);
+	hop_free(hop);
+}
+
 static int
 setup(void **state)
 {
@@ -334,6 +429,7 @@ main(void)
 		cmocka_unit_test(test_tls),           cmocka_unit_test(test_fallback),
 		cmocka_unit_test(test_expired),       cmocka_unit_test(test_auth),
 		cmocka_unit_test(test_auth_in_clear), cmocka_unit_test(test_reuse_in_tls),
+		cmocka_unit_test(test_resumption),    cmocka_unit_test(test_mx_name),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }
