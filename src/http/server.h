@@ -58,6 +58,9 @@ bool http_server_is_tls(const HttpServer *server);
  * on a worker while they run.  NULL is fine. */
 void http_server_free(HttpServer *server);
 
+/* Connections that are open, of all servers of the process.  Any thread. */
+unsigned http_connections(void);
+
 /* ---- the request ---- */
 
 const char *http_method(const HttpRequest *request);

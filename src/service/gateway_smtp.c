@@ -2,6 +2,7 @@
 /* SMTP in: what a service's keys make of its sessions, and the certificates that SIGHUP replaces.
  */
 #include "base/error.h"
+#include "base/metrics.h"
 #include "base/text.h"
 #include "service/gateway_int.h"
 
@@ -24,6 +25,24 @@ take(void *arg, Worker *worker, Tx *tx)
 	return keepalive_start(worker, tx, port, output->refresh_interval);
 }
 
+static void
+count_event(const SmtpServerEvent *event)
+{
+	if (event->kind != SMTP_SERVER_TRANSACTION) {
+		metric_add(event->kind == SMTP_SERVER_SESSION ? METRIC_SMTP_SESSIONS
+							      : METRIC_SMTP_AUTH_FAILED,
+			   1);
+		return;
+	}
+	int class = event->code / 100;
+	metric_add(class == 2   ? METRIC_SMTP_ACCEPTED
+		   : class == 4 ? METRIC_SMTP_TEMPORARY
+		   : class == 5 ? METRIC_SMTP_REJECTED
+				: METRIC_SMTP_OTHER,
+		   1);
+	metric_observe(HISTOGRAM_SMTP_MESSAGE, event->duration);
+}
+
 /* A line for each mail transaction and each session. */
 static void
 on_event(void *arg, const SmtpServerEvent *event)
@@ -31,6 +50,7 @@ on_event(void *arg, const SmtpServerEvent *event)
 	const GatewayService *service = arg;
 	const LogCtx ctx = {.session = event->session,
 			    .tx = event->tx != NULL ? event->tx->id : NULL};
+	count_event(event);
 	if (event->kind == SMTP_SERVER_AUTH_FAILED) {
 		log_warn(&ctx, "smtp.auth_failed", LOG_S("peer", event->peer),
 			 LOG_S("user", event->auth_user), LOG_S("reason", event->reason));
