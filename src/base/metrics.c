@@ -8,10 +8,10 @@
 #define ALIGN   64 /* a cache line */
 
 /* Upper bounds, inclusive; the last bucket of a histogram has none. */
-static const int64_t SECONDS[BUCKETS] = {
-	500,	1000,	 2500,	  5000,	   10000,   25000,    50000,	100000,
-	250000, 500000, 1000000, 2500000, 5000000, 10000000, 30000000, 60000000};
-static const int64_t COUNT[BUCKETS] = {1,  2,	3,   5,	  8,   10,   15,   20,
+static const int64_t SECONDS[BUCKETS] = {500,     1000,     2500,     5000,    10000,   25000,
+					 50000,   100000,   250000,   500000,  1000000, 2500000,
+					 5000000, 10000000, 30000000, 60000000};
+static const int64_t COUNT[BUCKETS] = {1,  2,  3,   5,   8,   10,   15,   20,
 				       30, 50, 100, 200, 500, 1000, 2000, 5000};
 
 typedef struct Info {

@@ -12,7 +12,7 @@
 #include "loop/listen.h"
 
 #define RUNS_PER_TURN 8
-#define POOL_SPARE    (16 * 1024) /* of a connection's memory: what the daemon itself needs */
+#define POOL_SPARE    (16 * 1024)  /* of a connection's memory: what the daemon itself needs */
 #define GONE_AFTER    USEC_PER_SEC /* a request that waits this long has its client watched */
 #define SLOWEST_RATE  1024         /* bytes a second that buy another second */
 

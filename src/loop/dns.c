@@ -7,8 +7,8 @@
 #include <unbound.h>
 #include <unistd.h>
 
-#include "base/metrics.h"
 #include "base/error.h"
+#include "base/metrics.h"
 #include "base/text.h"
 
 #define CLASS_IN        1

@@ -363,8 +363,7 @@ admin_handle(const Admin *admin, HttpRequest *request, bool may)
 						http_path(request), &match);
 	const bool probe = found == HTTP_ROUTE_FOUND &&
 			   (match.id == ADMIN_HEALTH || match.id == ADMIN_READY);
-	if (found == HTTP_ROUTE_NO_PATH || (!probe && !may) ||
-	    (!probe && admin->router == NULL))
+	if (found == HTTP_ROUTE_NO_PATH || (!probe && !may) || (!probe && admin->router == NULL))
 		return false;
 	if (found == HTTP_ROUTE_NO_METHOD) {
 		const HttpHeader allow = {"allow", match.allow};

@@ -53,8 +53,8 @@ finish(MetricsCall *call, const StoreCount *queue)
 	metrics_print_one(out, "koukan_info", "version=\"" KOUKAN_VERSION "\"", "gauge",
 			  "What runs here.", 1);
 	metrics_print(out);
-	metrics_print_one(out, "koukan_transactions_active",
-			  "service=\"router\"", "gauge", "Transactions under way.",
+	metrics_print_one(out, "koukan_transactions_active", "service=\"router\"", "gauge",
+			  "Transactions under way.",
 			  source->router != NULL ? router_active(source->router) : 0);
 	metrics_print_one(out, "koukan_transactions_active", "service=\"gateway\"", NULL, NULL,
 			  source->gateway != NULL ? gateway_active(source->gateway) : 0);

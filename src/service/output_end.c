@@ -28,7 +28,7 @@ metric_of(const char *reason)
 		Metric metric;
 	} rows[] = {{REASON_SUCCESS, METRIC_TX_SUCCESS},     {REASON_PERM, METRIC_TX_FAILED},
 		    {REASON_MAIL_PERM, METRIC_TX_FAILED},    {REASON_RCPT_PERM, METRIC_TX_FAILED},
-		    {REASON_RCPTS, METRIC_TX_FAILED},	     {REASON_TIMEOUT, METRIC_TX_ABANDONED},
+		    {REASON_RCPTS, METRIC_TX_FAILED},        {REASON_TIMEOUT, METRIC_TX_ABANDONED},
 		    {REASON_CANCELLED, METRIC_TX_CANCELLED}, {ROW_ONESHOT, METRIC_TX_TEMPORARY}};
 	for (size_t i = 0; i < G_N_ELEMENTS(rows); i++) {
 		if (g_str_equal(rows[i].reason, reason))

@@ -106,7 +106,8 @@ static void
 key_taken(Output *output, const GError *error)
 {
 	static const RestVerdict taken = {.status = 409, .text = "the idempotency key is in use"};
-	log_debug(&((LogCtx){.tx = output->tx->id}), "tx.repeated", LOG_S("reason", error->message));
+	log_debug(&((LogCtx){.tx = output->tx->id}), "tx.repeated",
+		  LOG_S("reason", error->message));
 	output->row = ROW_NONE;
 	output_run_acks(&output->acks, &taken);
 	output_set_state(output, OUTPUT_DONE);

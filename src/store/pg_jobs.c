@@ -289,11 +289,12 @@ bool
 pg_run_job(Pg *pg, Job *job)
 {
 	static bool (*const RUN[])(Pg *, Job *) = {
-		[JOB_INSERT] = run_insert,   [JOB_UPDATE] = run_update,  [JOB_CLAIM] = pg_run_claim,
-		[JOB_LOAD] = pg_run_load,    [JOB_REUSE] = pg_run_reuse, [JOB_CANCEL] = run_cancel,
-		[JOB_COLLECT] = run_collect, [JOB_ACT] = run_act,        [JOB_LIST] = pg_run_list,
-		[JOB_COUNT] = pg_run_count,  [JOB_IDEM_PUT] = pg_run_idem_put,
-		[JOB_IDEM_GET] = pg_run_idem_get,
+		[JOB_INSERT] = run_insert,        [JOB_UPDATE] = run_update,
+		[JOB_CLAIM] = pg_run_claim,       [JOB_LOAD] = pg_run_load,
+		[JOB_REUSE] = pg_run_reuse,       [JOB_CANCEL] = run_cancel,
+		[JOB_COLLECT] = run_collect,      [JOB_ACT] = run_act,
+		[JOB_LIST] = pg_run_list,         [JOB_COUNT] = pg_run_count,
+		[JOB_IDEM_PUT] = pg_run_idem_put, [JOB_IDEM_GET] = pg_run_idem_get,
 	};
 	_Static_assert(G_N_ELEMENTS(RUN) == JOB_KINDS, "one function each");
 	return RUN[job->kind](pg, job);

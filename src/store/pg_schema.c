@@ -54,10 +54,10 @@ static const char SCHEMA[] =
 _Static_assert(PG_SCHEMA_VERSION == 2, "as in SCHEMA");
 
 /* 1 had no idempotency keys.  Of two that do it at once one finds the table there, and fails. */
-static const char FROM_1_TO_2[] =
-	"BEGIN;"
-	"SET LOCAL search_path TO koukan;" IDEMPOTENCY "UPDATE meta SET version=2;"
-	"COMMIT;";
+static const char FROM_1_TO_2[] = "BEGIN;"
+				  "SET LOCAL search_path TO koukan;" IDEMPOTENCY
+				  "UPDATE meta SET version=2;"
+				  "COMMIT;";
 
 static bool
 query_number(PGconn *conn, const char *sql, int64_t *ret_number, GError **ret_error)

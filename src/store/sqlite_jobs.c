@@ -270,11 +270,12 @@ bool
 db_run_job(Db *db, Job *job)
 {
 	static bool (*const RUN[])(Db *, Job *) = {
-		[JOB_INSERT] = run_insert,   [JOB_UPDATE] = run_update,  [JOB_CLAIM] = db_run_claim,
-		[JOB_LOAD] = db_run_load,    [JOB_REUSE] = db_run_reuse, [JOB_CANCEL] = run_cancel,
-		[JOB_COLLECT] = run_collect, [JOB_ACT] = run_act,        [JOB_LIST] = db_run_list,
-		[JOB_COUNT] = db_run_count,  [JOB_IDEM_PUT] = db_run_idem_put,
-		[JOB_IDEM_GET] = db_run_idem_get,
+		[JOB_INSERT] = run_insert,        [JOB_UPDATE] = run_update,
+		[JOB_CLAIM] = db_run_claim,       [JOB_LOAD] = db_run_load,
+		[JOB_REUSE] = db_run_reuse,       [JOB_CANCEL] = run_cancel,
+		[JOB_COLLECT] = run_collect,      [JOB_ACT] = run_act,
+		[JOB_LIST] = db_run_list,         [JOB_COUNT] = db_run_count,
+		[JOB_IDEM_PUT] = db_run_idem_put, [JOB_IDEM_GET] = db_run_idem_get,
 	};
 	_Static_assert(G_N_ELEMENTS(RUN) == JOB_KINDS, "one function each");
 	return RUN[job->kind](db, job);

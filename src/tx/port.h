@@ -40,11 +40,11 @@ tx_port_stop(TxPort *port) /* NULL is fine */
 
 /* What an HTTP next hop needs to know; other ports ignore it. */
 typedef struct TxPortOptions {
-	Usec rcpt_timeout;  /* budget of one update (spec 5.1); 0: 30 s */
-	Usec data_timeout;  /* of one upload; 0: 60 s */
-	size_t chunk_size;  /* bytes of one PUT; 0: whole */
-	const char *verify; /* NULL: verify with the system's CAs; "": do not; else a CA file */
-	const char *api_key;                 /* shown as a bearer token, or NULL */
+	Usec rcpt_timeout;   /* budget of one update (spec 5.1); 0: 30 s */
+	Usec data_timeout;   /* of one upload; 0: 60 s */
+	size_t chunk_size;   /* bytes of one PUT; 0: whole */
+	const char *verify;  /* NULL: verify with the system's CAs; "": do not; else a CA file */
+	const char *api_key; /* shown as a bearer token, or NULL */
 	const char *client_cert, *client_key; /* PEM files, or NULL */
 	bool send_filter_output;
 	bool receive_parsing; /* post the parsed form to the receiver (spec 5.7) */

@@ -135,14 +135,14 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(Tx, tx_unref)
 /* ---- requests: written by the user ---- */
 
 /* Each returns false, changing nothing, when it is already set (write once). */
-bool tx_set_mail_from(Tx *tx, Mailbox *from);                             /* counted */
-bool tx_set_hosts(Tx *tx, const HostPort *remote, const HostPort *local); /* NULL: leave */
-bool tx_set_smtp_meta(Tx *tx, json_t *meta);                              /* counted */
-bool tx_set_auth_user(Tx *tx, const char *user);                          /* NULL: leave */
-bool tx_set_sender(Tx *tx, const char *name, const char *tag);            /* tag may be NULL */
+bool tx_set_mail_from(Tx *tx, Mailbox *from);                               /* counted */
+bool tx_set_hosts(Tx *tx, const HostPort *remote, const HostPort *local);   /* NULL: leave */
+bool tx_set_smtp_meta(Tx *tx, json_t *meta);                                /* counted */
+bool tx_set_auth_user(Tx *tx, const char *user);                            /* NULL: leave */
+bool tx_set_sender(Tx *tx, const char *name, const char *tag);              /* tag may be NULL */
 void tx_set_idem(Tx *tx, const char *key, const char *hash, int64_t until); /* no news; once */
-bool tx_set_body(Tx *tx, TxBody *body);                                   /* counted */
-bool tx_enable_retry(Tx *tx, json_t *value);                              /* counted; NULL: {} */
+bool tx_set_body(Tx *tx, TxBody *body);                                     /* counted */
+bool tx_enable_retry(Tx *tx, json_t *value);                                /* counted; NULL: {} */
 bool tx_enable_notification(Tx *tx, json_t *value);
 bool tx_set_route(Tx *tx, TxRoute *route); /* moved; freed when refused */
 /* Returns its index. */

@@ -28,8 +28,8 @@ put(Fixture *f, const char *id, const char *key, int64_t until)
 static int
 insert_code(Fixture *f, const char *id, const char *key, int64_t until)
 {
-	return ask_code(f, (Ask){.kind = JOB_INSERT,
-				 .row = with_key(make_row(id, 5), key, "hash", until)});
+	return ask_code(
+		f, (Ask){.kind = JOB_INSERT, .row = with_key(make_row(id, 5), key, "hash", until)});
 }
 
 /* `want` NULL: it stands for nothing. */
@@ -152,9 +152,8 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		STORE_TEST(test_with_the_row), STORE_TEST(test_refused_row),
-		STORE_TEST(test_group),	       STORE_TEST(test_reserved),
-		STORE_TEST(test_end),
+		STORE_TEST(test_with_the_row), STORE_TEST(test_refused_row), STORE_TEST(test_group),
+		STORE_TEST(test_reserved),     STORE_TEST(test_end),
 	};
 	return STORE_RUN(tests);
 }

@@ -784,15 +784,16 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		STORE_TEST(test_bad_urls),           STORE_TEST(test_schema), STORE_TEST(test_migrate),
-		STORE_TEST(test_many_create),        STORE_TEST(test_warnings),
-		STORE_TEST(test_two_sessions),       STORE_TEST(test_owner),
-		STORE_TEST(test_hint_of_others),     STORE_TEST(test_lost_lease),
-		STORE_TEST(test_frozen_process),     STORE_TEST(test_leaseholder),
-		STORE_TEST(test_server_away),        STORE_TEST(test_locked_table),
-		STORE_TEST(test_blob_gone),          STORE_TEST(test_damaged_rows),
-		STORE_TEST(test_unknown_commit),     STORE_TEST(test_orphans),
-		STORE_TEST(test_killed_connections), STORE_TEST(test_crashing_server),
+		STORE_TEST(test_bad_urls),        STORE_TEST(test_schema),
+		STORE_TEST(test_migrate),         STORE_TEST(test_many_create),
+		STORE_TEST(test_warnings),        STORE_TEST(test_two_sessions),
+		STORE_TEST(test_owner),           STORE_TEST(test_hint_of_others),
+		STORE_TEST(test_lost_lease),      STORE_TEST(test_frozen_process),
+		STORE_TEST(test_leaseholder),     STORE_TEST(test_server_away),
+		STORE_TEST(test_locked_table),    STORE_TEST(test_blob_gone),
+		STORE_TEST(test_damaged_rows),    STORE_TEST(test_unknown_commit),
+		STORE_TEST(test_orphans),         STORE_TEST(test_killed_connections),
+		STORE_TEST(test_crashing_server),
 	};
 	return STORE_RUN(tests);
 }
