@@ -77,7 +77,8 @@ send_http_identify(SendHttp *http, const char *api_key_file, const char *client_
 		return false;
 	http->api_key = g_strndup(text, strcspn(text, "\r\n"));
 	return http->api_key[0] != '\0' ||
-	       error_set(ret_error, K_ERROR_INPUT, "%s: no API key in its first line", api_key_file);
+	       error_set(ret_error, K_ERROR_INPUT, "%s: no API key in its first line",
+			 api_key_file);
 }
 
 static void

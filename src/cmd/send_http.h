@@ -13,8 +13,8 @@ typedef struct SendHttp SendHttp;
 K_MUST_CHECK SendHttp *send_http_new(GError **ret_error);
 void send_http_free(SendHttp *http); /* NULL is fine */
 
-/* Who we are to the server, for all requests.  `api_key_file`: its first line is the key; any may be
- * NULL.  The strings outlive `http`. */
+/* Who we are to the server, for all requests.  `api_key_file`: its first line is the key; any may
+ * be NULL.  The strings outlive `http`. */
 K_MUST_CHECK bool send_http_identify(SendHttp *http, const char *api_key_file,
 				     const char *client_cert, const char *client_key,
 				     GError **ret_error);

@@ -139,8 +139,8 @@ is_hash(const char *text)
 
 /* A key in clear text would be refused by nobody, and work for nobody. */
 static void
-check_hashes(const YamlNode *map, const char *key, GPtrArray *values, bool names,
-	     GHashTable *seen, ConfReport *report)
+check_hashes(const YamlNode *map, const char *key, GPtrArray *values, bool names, GHashTable *seen,
+	     ConfReport *report)
 {
 	for (guint i = 0; i < values->len; i++) {
 		char *value = values->pdata[i];
@@ -149,8 +149,8 @@ check_hashes(const YamlNode *map, const char *key, GPtrArray *values, bool names
 			place = yaml_item(place, i);
 		bool hash = is_hash(value);
 		if (!hash && (!names || g_str_has_prefix(value, HASH_PREFIX)))
-			conf_error(report, place,
-				   "'%s' takes sha256: and 64 hexadecimal digits%s", key,
+			conf_error(report, place, "'%s' takes sha256: and 64 hexadecimal digits%s",
+				   key,
 				   names ? " or a name" : "; koukan secret --api-key makes them");
 		if (hash) { /* as we print them */
 			g_autofree char *low = g_ascii_strdown(value, -1);
@@ -239,5 +239,6 @@ config_check_rest(const KoukanConf *koukan, const RestListenerConf *listener, co
 		conf_error(report, config_place(own, "client_ca"),
 			   "'client_ca' needs 'cert' and 'key' of 'rest_listener'");
 	if (!local && rest->access->len > 0 && !tls)
-		conf_warning(report, addr, "API keys travel in clear text: 'cert' and 'key' are not set");
+		conf_warning(report, addr,
+			     "API keys travel in clear text: 'cert' and 'key' are not set");
 }

@@ -8,6 +8,7 @@
 #include <netinet/in.h>
 #include <unistd.h>
 
+#include "base/metrics.h"
 #include "http/server_int.h"
 
 #define ACCEPTS_PER_TURN 64
@@ -146,6 +147,7 @@ http_on_accept(evutil_socket_t listener, short what, void *arg)
 			break;
 		}
 		if (site->n_conns + site->n_fronts >= site->server->options.connections_max) {
+			metric_add(METRIC_HTTP_REFUSED, 1);
 			if (!tls)
 				http_send_plain(fd, "503 Service Unavailable", NULL);
 			close(fd);

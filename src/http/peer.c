@@ -9,7 +9,7 @@
 #include "base/net.h"
 #include "http/server_int.h"
 
-#define NAMES_MAX 64 /* of one certificate */
+#define NAMES_MAX  64 /* of one certificate */
 #define NAME_BYTES 256
 
 struct HttpConnPeer {

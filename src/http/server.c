@@ -7,11 +7,12 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/metrics.h"
 #include "http/server_int.h"
 #include "loop/listen.h"
 
 #define RUNS_PER_TURN 8
-#define POOL_SPARE    (16 * 1024) /* of a connection's memory: what the daemon itself needs */
+#define POOL_SPARE    (16 * 1024)  /* of a connection's memory: what the daemon itself needs */
 #define GONE_AFTER    USEC_PER_SEC /* a request that waits this long has its client watched */
 #define SLOWEST_RATE  1024         /* bytes a second that buy another second */
 
@@ -47,6 +48,7 @@ conn_open(HttpSite *site, struct MHD_Connection *mhd, void **context)
 		conn->next->prev = conn;
 	site->conns = conn;
 	site->n_conns++;
+	metric_add(METRIC_HTTP_ACCEPTED, 1);
 	http_conn_phase(conn, HTTP_PHASE_HEAD);
 	conn->deadline = conn->since + site->server->options.head_timeout;
 	if (!timer_is_set(&site->sweep))
@@ -65,6 +67,7 @@ conn_close(HttpConn *conn)
 	else
 		site->conns = conn->next;
 	site->n_conns--;
+	metric_add(METRIC_HTTP_CLOSED, 1);
 	if (conn->linger && !site->closing)
 		http_linger(site, conn->fd);
 	if (conn->closed_event != NULL)
@@ -494,6 +497,13 @@ http_server_open(Workers *workers, const HttpServerOptions *options, HttpHandler
 		worker_post(site->worker, site_attach, site);
 	}
 	return server;
+}
+
+unsigned
+http_connections(void)
+{
+	uint64_t closed = metric_value(METRIC_HTTP_CLOSED); /* first, so that it is not more */
+	return (unsigned)(metric_value(METRIC_HTTP_ACCEPTED) - closed);
 }
 
 uint16_t

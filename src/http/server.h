@@ -39,9 +39,9 @@ typedef struct HttpServerOptions {
 	const char *cert_path, *key_path; /* PEM; both: TLS; both NULL: plain */
 	const char *client_ca_path; /* PEM; with TLS: clients are asked for certificates; NULL: not
 				     */
-	unsigned connections_max;         /* of one worker; 0: 4096; beyond it 503 and close */
-	size_t head_max;    /* bytes of the header fields; 0: 32 KiB; beyond it 431 */
-	size_t uri_max;     /* bytes of the request target; 0: 8 KiB; beyond it 414 */
+	unsigned connections_max;   /* of one worker; 0: 4096; beyond it 503 and close */
+	size_t head_max;            /* bytes of the header fields; 0: 32 KiB; beyond it 431 */
+	size_t uri_max;             /* bytes of the request target; 0: 8 KiB; beyond it 414 */
 	Usec head_timeout;  /* from accept or from the request line to the end of the head; 0: 30 s
 			     */
 	Usec idle_timeout;  /* between requests; 0: 60 s */
@@ -57,6 +57,9 @@ bool http_server_is_tls(const HttpServer *server);
 /* Closes listeners and connections; open requests become "gone".  Waits for the workers, so not
  * on a worker while they run.  NULL is fine. */
 void http_server_free(HttpServer *server);
+
+/* Connections that are open, of all servers of the process.  Any thread. */
+unsigned http_connections(void);
 
 /* ---- the request ---- */
 
@@ -75,8 +78,8 @@ Worker *http_worker(const HttpRequest *request);
 /* The client: who is at the other end of the connection.  Borrowed until the answer; after the
  * client has gone it is empty. */
 typedef struct HttpPeer {
-	char address[64];        /* without a port; "" unknown */
-	char fingerprint[65];    /* SHA-256 of its certificate, which is verified; "" without one */
+	char address[64];     /* without a port; "" unknown */
+	char fingerprint[65]; /* SHA-256 of its certificate, which is verified; "" without one */
 	const char *const *names; /* in that certificate: DNS names, else the common name; may be
 				     empty, never NULL */
 } HttpPeer;

@@ -66,7 +66,7 @@ struct HttpServer {
 	uint16_t port;
 	bool tls;
 	char *cert, *key, *client_ca; /* PEM text */
-	GPtrArray *sites; /* HttpSite *, by worker */
+	GPtrArray *sites;             /* HttpSite *, by worker */
 };
 
 typedef enum HttpReader {

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/metrics.h"
 #include "base/text.h"
 
 #define CLASS_IN        1
@@ -39,6 +40,7 @@ struct DnsQuery {
 	DnsAnswer answer;
 	Defer done;
 	Timer timeout;
+	Deadline since;
 };
 
 struct Dns {
@@ -241,6 +243,13 @@ static void
 on_done(void *arg)
 {
 	DnsQuery *query = arg;
+	static const Metric METRIC[] = {[DNS_OK] = METRIC_DNS_OK,
+					[DNS_NODATA] = METRIC_DNS_NODATA,
+					[DNS_NXDOMAIN] = METRIC_DNS_NXDOMAIN,
+					[DNS_TEMP] = METRIC_DNS_TEMP};
+	_Static_assert(G_N_ELEMENTS(METRIC) == DNS_STATUSES, "one counter each");
+	metric_add(METRIC[query->answer.status], 1);
+	metric_observe(HISTOGRAM_DNS, clock_mono() - query->since);
 	query_unlink(query); /* the callback may free the resolver */
 	if (query->answer.records == NULL)
 		query->answer.records = g_ptr_array_new();
@@ -330,7 +339,12 @@ dns_query(Dns *dns, const char *name, DnsType type, DnsFn *fn, void *arg)
 	k_assert_on(dns->worker);
 	k_assert(fn != NULL);
 	DnsQuery *query = g_new0(DnsQuery, 1);
-	*query = (DnsQuery){.dns = dns, .type = type, .fn = fn, .arg = arg, .next = dns->queries};
+	*query = (DnsQuery){.dns = dns,
+			    .type = type,
+			    .fn = fn,
+			    .arg = arg,
+			    .since = clock_mono(),
+			    .next = dns->queries};
 	if (dns->queries != NULL)
 		dns->queries->prev = query;
 	dns->queries = query;

@@ -48,12 +48,12 @@ struct RestCall {
 	Worker *home, *owner;
 	RestRoute route;
 	const RestPrincipal *who; /* NULL: may everything */
-	char *id, *blob; /* blob: name of a part, or NULL */
-	char *sender;    /* REST_CREATE; from here on */
-	char *idem;      /* the Idempotency-Key as it came, or NULL */
-	char *idem_key;  /* what it is kept as */
-	char *idem_hash; /* of the request's body */
-	char *host_name; /* REST_CREATE; REST_HOST_NAME_HEADER */
+	char *id, *blob;          /* blob: name of a part, or NULL */
+	char *sender;             /* REST_CREATE; from here on */
+	char *idem;               /* the Idempotency-Key as it came, or NULL */
+	char *idem_key;           /* what it is kept as */
+	char *idem_hash;          /* of the request's body */
+	char *host_name;          /* REST_CREATE; REST_HOST_NAME_HEADER */
 	char *if_match, *if_none_match, *request_timeout, *content_type;
 	char *body; /* REST_UPDATE */
 	size_t body_len;
@@ -130,8 +130,7 @@ void rest_wait_end_all(RestEntry *entry);
 bool rest_etag_is(const char *etag, uint64_t version);
 
 /* create.c, update.c, upload.c */
-void rest_create(RestApi *api, HttpRequest *request, const RestPrincipal *who,
-		 const char *sender);
+void rest_create(RestApi *api, HttpRequest *request, const RestPrincipal *who, const char *sender);
 void rest_update(void *call);
 void rest_upload(RestCall *call);
 

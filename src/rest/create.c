@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/ids.h"
 #include "base/json.h"
+#include "base/metrics.h"
 #include "base/text.h"
 #include "http/route.h"
 #include "rest/api_int.h"
@@ -38,6 +39,7 @@ static void
 answer_again(RestCall *call, const Tx *tx)
 {
 	g_autofree char *path = g_strconcat("/transactions/", tx->id, NULL);
+	metric_add(METRIC_REST_REPEATED, 1);
 	call->location = http_join(rest_call_host(call)->uris.session_uri, path);
 	rest_answer_tx(call, 201, tx);
 }

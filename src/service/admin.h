@@ -8,6 +8,7 @@
  *   GET  /admin/v1/queue              ?limit= (destinations)
  *   GET  /healthz                     the process runs
  *   GET  /readyz                      it takes work: 200, else 503
+ * (GET /metrics is service/metrics.h)
  *
  * The probes are for everybody.  Without authentication the rest is served on loopback only, unless
  * the configuration says otherwise; and never to a web page (requests with Origin).  Any worker. */

@@ -4,6 +4,7 @@
 #include <sys/resource.h>
 
 #include "base/error.h"
+#include "base/metrics.h"
 #include "base/text.h"
 #include "service/gateway_int.h"
 
@@ -46,6 +47,24 @@ log_session(const LogCtx *ctx, const SmtpServerEvent *event)
 		 LOG_T("took", event->duration));
 }
 
+static void
+count_event(const SmtpServerEvent *event)
+{
+	if (event->kind != SMTP_SERVER_TRANSACTION) {
+		metric_add(event->kind == SMTP_SERVER_SESSION ? METRIC_SMTP_SESSIONS
+							      : METRIC_SMTP_AUTH_FAILED,
+			   1);
+		return;
+	}
+	int class = event->code / 100;
+	metric_add(class == 2   ? METRIC_SMTP_ACCEPTED
+		   : class == 4 ? METRIC_SMTP_TEMPORARY
+		   : class == 5 ? METRIC_SMTP_REJECTED
+				: METRIC_SMTP_OTHER,
+		   1);
+	metric_observe(HISTOGRAM_SMTP_MESSAGE, event->duration);
+}
+
 /* A line for each mail transaction and each session. */
 static void
 on_event(void *arg, const SmtpServerEvent *event)
@@ -53,6 +72,7 @@ on_event(void *arg, const SmtpServerEvent *event)
 	const GatewayService *service = arg;
 	const LogCtx ctx = {.session = event->session,
 			    .tx = event->tx != NULL ? event->tx->id : NULL};
+	count_event(event);
 	if (event->kind == SMTP_SERVER_AUTH_FAILED) {
 		log_warn(&ctx, "smtp.auth_failed", LOG_S("peer", event->peer),
 			 LOG_S("user", event->auth_user), LOG_S("reason", event->reason));

@@ -237,6 +237,7 @@ open_rest(Node *node, NodeRest *rest, RestHost *host, const RestListenerConf *co
 	rest->front.admin = (Admin){.router = is_router ? node->router : NULL,
 				    .open = koukan->admin || is_loopback(conf->addr),
 				    .draining = &node->draining};
+	rest->front.metrics = (MetricsSource){.router = node->router, .gateway = node->gateway};
 	rest->front.access = access_new(own);
 	rest->front.limits = rest_limits_new(
 		&(RestLimitsConf){.requests_per_minute = (unsigned)own->requests_per_minute,

@@ -2,6 +2,7 @@
 #include "service/output.h"
 
 #include "base/clock.h"
+#include "base/metrics.h"
 #include "service/output_int.h"
 #include "service/row.h"
 
@@ -294,6 +295,10 @@ output_new(RouterHome *home, Tx *tx, const SenderConf *sender, const EndpointCon
 		tx_enable_retry(tx, NULL);
 	if (sender->notification)
 		tx_enable_notification(tx, NULL);
+	static const Metric METRIC[] = {[OUTPUT_FROM_PORT] = METRIC_TX_FROM_PORT,
+					[OUTPUT_FROM_REST] = METRIC_TX_FROM_REST,
+					[OUTPUT_FROM_QUEUE] = METRIC_TX_FROM_QUEUE};
+	metric_add(METRIC[origin], 1);
 	tx_watch(tx, &output->watch, on_change, output);
 	atomic_fetch_add_explicit(&home->active, 1, memory_order_relaxed);
 	g_hash_table_insert(home->outputs, tx, output);

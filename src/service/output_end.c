@@ -2,6 +2,7 @@
 /* How attempts and transactions end: retries, final reasons, notifications (behaviour spec 12.3 to
  * 12.5). */
 #include "base/clock.h"
+#include "base/metrics.h"
 #include "service/output_int.h"
 #include "service/row.h"
 
@@ -19,11 +20,32 @@ deciding_response(const Tx *tx)
 	return tx->data_response;
 }
 
+/* By what readers are told. */
+static Metric
+metric_of(const char *reason)
+{
+	static const struct {
+		const char *reason;
+		Metric metric;
+	} rows[] = {{REASON_SUCCESS, METRIC_TX_SUCCESS},     {REASON_PERM, METRIC_TX_FAILED},
+		    {REASON_MAIL_PERM, METRIC_TX_FAILED},    {REASON_RCPT_PERM, METRIC_TX_FAILED},
+		    {REASON_RCPTS, METRIC_TX_FAILED},        {REASON_TIMEOUT, METRIC_TX_ABANDONED},
+		    {REASON_CANCELLED, METRIC_TX_CANCELLED}, {ROW_ONESHOT, METRIC_TX_TEMPORARY}};
+	for (size_t i = 0; i < G_N_ELEMENTS(rows); i++) {
+		if (g_str_equal(rows[i].reason, reason))
+			return rows[i].metric;
+	}
+	return METRIC_TX_EXPIRED; /* the retry policy's */
+}
+
 void
 output_log_end(const Output *output, const char *event, const char *reason)
 {
 	const Tx *tx = output->tx;
 	const Response *response = deciding_response(tx);
+	metric_observe(HISTOGRAM_ATTEMPT, clock_mono() - output->started);
+	if (g_str_equal(event, "tx.end"))
+		metric_add(metric_of(reason), 1);
 	/* An exploder's own transaction is told of by its session; its recipients tell the rest. */
 	LogLevel level = output_is_incremental(output) && output->origin == OUTPUT_FROM_PORT
 				 ? LOG_DEBUG
@@ -94,6 +116,7 @@ output_send_bounce(Output *output, BounceKind kind, RestDoneFn *done, void *arg)
 		 kind == BOUNCE_DELAY ? "bounce.delay" : "bounce.sent", LOG_S("bounce", id),
 		 LOG_S("to", output->tx->mail_from->addr));
 	Output *bounce = output_new(output->home, tx, sender, endpoint, OUTPUT_FROM_QUEUE);
+	metric_add(METRIC_BOUNCES, 1);
 	output_start(bounce, done, arg);
 	return true;
 }
@@ -184,6 +207,7 @@ output_end_temporary(Output *output)
 		return;
 	}
 	output_log_end(output, "tx.retry", "temporary");
+	metric_add(METRIC_RETRIES, 1);
 	if (bounce_delay_is_due(output->endpoint, output->creation, this_attempt,
 				output->next_attempt))
 		output_send_bounce(output, BOUNCE_DELAY, NULL, NULL);

@@ -216,9 +216,11 @@ abandon(Output *output)
 
 /* The same request came twice, and the other one was first. */
 static void
-key_taken(Output *output)
+key_taken(Output *output, const GError *error)
 {
 	static const RestVerdict taken = {.status = 409, .text = "the idempotency key is in use"};
+	log_debug(&((LogCtx){.tx = output->tx->id}), "tx.repeated",
+		  LOG_S("reason", error->message));
 	output->row = ROW_NONE;
 	output_run_acks(&output->acks, &taken);
 	output_set_state(output, OUTPUT_DONE);
@@ -230,7 +232,7 @@ insert_refused(Output *output, const GError *error)
 {
 	if (g_error_matches(error, K_ERROR, K_ERROR_CONFLICT) && output->tx->idem_key != NULL &&
 	    output->state == OUTPUT_COMMITTING) {
-		key_taken(output);
+		key_taken(output, error);
 		return;
 	}
 	if (g_error_matches(error, K_ERROR, K_ERROR_CONFLICT) &&

@@ -5,6 +5,7 @@
 #include "rest/api.h"
 #include "service/access.h"
 #include "service/admin.h"
+#include "service/metrics.h"
 #include "service/rest_limits.h"
 
 typedef struct RestFront {
@@ -12,6 +13,7 @@ typedef struct RestFront {
 	Admin admin;
 	Access *access;     /* NULL: no authentication */
 	RestLimits *limits; /* NULL: none */
+	MetricsSource metrics;
 } RestFront;
 
 /* The handler for http_server_*: arg is the RestFront. */

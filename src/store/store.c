@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/metrics.h"
 #include "loop/thread.h"
 #include "store/store_int.h"
 
@@ -353,12 +354,27 @@ next_group(const Backend *db, Job **rest)
 	return jobs;
 }
 
+/* What mail waits for. */
+static void
+observe_group(const Lane *lane, const Job *jobs, Deadline since)
+{
+	int64_t count = 0;
+	if (lane != &lane->store->lanes[LANE_MAIL])
+		return;
+	for (; jobs != NULL; jobs = jobs->next)
+		count++;
+	metric_observe(HISTOGRAM_STORE_COMMIT, clock_mono() - since);
+	metric_observe(HISTOGRAM_STORE_BATCH, count);
+}
+
 static void
 run_jobs(Lane *lane, Job *jobs)
 {
 	Store *store = lane->store;
 	Backend *db = lane->db;
+	Deadline since = clock_mono();
 	unsigned commits = run_group(db, jobs);
+	observe_group(lane, jobs, since);
 	bool collected = has_collect(jobs), due = made_due(jobs);
 	pthread_mutex_lock(&store->mutex);
 	count_group(&store->stats, jobs, commits);

@@ -487,22 +487,21 @@ test_head_limits(void **state)
 	static const struct {
 		size_t field, target;
 		int want;
-	} rows[] = {{4096, 0, 200},   {4097, 0, 431}, {40000, 0, 431}, {0, 2048, 404},
+	} rows[] = {{4096, 0, 200}, {4097, 0, 431},  {40000, 0, 431}, {0, 2048, 404},
 		    {0, 2049, 414}, {0, 20000, 414}, {0, 60000, 414}, {60000, 0, 431}};
 	(void)state;
 	for (size_t i = 0; i < G_N_ELEMENTS(rows); i++) {
 		size_t rest = strlen(H) + strlen("X-Test: \r\n");
 		size_t field_len = rows[i].field > 0 ? rows[i].field - rest : 1;
 		g_autofree char *field = g_strnfill(field_len, 'x');
-		g_autofree char *path = rows[i].target > 0
-						? g_strnfill(rows[i].target - 1, 'x')
-						: g_strdup("header");
+		g_autofree char *path = rows[i].target > 0 ? g_strnfill(rows[i].target - 1, 'x')
+							   : g_strdup("header");
 		g_autofree char *text = g_strdup_printf(
 			"GET /%s HTTP/1.1\r\n" H "X-Test: %s\r\n\r\n", path, field);
 		int got = status_of(text);
 		if (got != rows[i].want)
-			fail_msg("field %zu target %zu: %d, want %d", rows[i].field,
-				 rows[i].target, got, rows[i].want);
+			fail_msg("field %zu target %zu: %d, want %d", rows[i].field, rows[i].target,
+				 got, rows[i].want);
 	}
 }
 

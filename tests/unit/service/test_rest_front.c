@@ -104,11 +104,11 @@ test_addresses(void **state)
 
 /* ---- access ---- */
 
-#define CONFIG                                                                                     \
-	"koukan:\n  rest:\n    client_ca: ca.pem\n    access:\n"                                   \
+#define CONFIG                                                                                       \
+	"koukan:\n  rest:\n    client_ca: ca.pem\n    access:\n"                                     \
 	"    - name: a\n      senders: [s, t]\n      api_keys: ['sha256:2C26B46B68FFC68FF99B453C1D3" \
-	"0413413422D706483BFA0F98A5E886266E7AE']\n"                                                \
-	"    - name: b\n      senders: ['*']\n      certificates: [App.example.com]\n"             \
+	"0413413422D706483BFA0F98A5E886266E7AE']\n"                                                  \
+	"    - name: b\n      senders: ['*']\n      certificates: [App.example.com]\n"               \
 	"rest_listener: {cert: c, key: k}\n"
 
 static void
@@ -151,9 +151,9 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_no_limits),  cmocka_unit_test(test_rate),
-		cmocka_unit_test(test_uploads),    cmocka_unit_test(test_memory),
-		cmocka_unit_test(test_addresses),  cmocka_unit_test(test_access),
+		cmocka_unit_test(test_no_limits), cmocka_unit_test(test_rate),
+		cmocka_unit_test(test_uploads),   cmocka_unit_test(test_memory),
+		cmocka_unit_test(test_addresses), cmocka_unit_test(test_access),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

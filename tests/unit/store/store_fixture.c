@@ -161,6 +161,12 @@ start(Store *store, Ask *ask)
 	case JOB_REPLAN:
 		store_replan(store, ask->time, ask->limit, on_answer, ask);
 		break;
+	case JOB_IDEM_PUT:
+		store_idem_put(store, ask->row, on_answer, ask);
+		break;
+	case JOB_IDEM_GET:
+		store_idem_get(store, ask->id, on_answer, ask);
+		break;
 	case JOB_LIST:
 		store_list(store, &ask->filter, on_answer, ask);
 		break;

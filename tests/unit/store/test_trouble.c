@@ -133,7 +133,7 @@ test_file_mode(void **state)
 	assert_int_equal(stat(f->path, &info), 0);
 	assert_int_equal(info.st_mode & 0777, 0600);
 	assert_int_equal(sql(f, "PRAGMA auto_vacuum"), 2);
-	assert_int_equal(sql(f, "PRAGMA user_version"), 2);
+	assert_int_equal(sql(f, "PRAGMA user_version"), 3);
 	assert_int_equal(sql(f, "SELECT count(*) FROM pragma_journal_mode"
 				" WHERE journal_mode='wal'"),
 			 1);
@@ -145,9 +145,9 @@ test_foreign_files(void **state)
 	Fixture *f = *state;
 	store_close(f->store);
 	f->store = NULL;
+	sql(f, "PRAGMA user_version=4");
+	assert_refused(f, K_ERROR_CONFIG, "schema version 4, this program needs 3");
 	sql(f, "PRAGMA user_version=3");
-	assert_refused(f, K_ERROR_CONFIG, "schema version 3, this program needs 2");
-	sql(f, "PRAGMA user_version=2");
 	sql(f, "PRAGMA application_id=7");
 	assert_refused(f, K_ERROR_CONFIG, "belongs to something else");
 	assert_int_equal(g_unlink(f->path), 0);
@@ -245,10 +245,12 @@ test_migrate(void **state)
 		assert_string_equal(final->destination, "");
 		assert_int_equal(act(f, "parked", STORE_RELEASE, NULL), OK);
 		assert_claims(f, 100, "parked");
+		assert_int_equal(sql(f, "SELECT count(*) FROM idem"), 0);
+		assert_int_equal(sql(f, "PRAGMA user_version"), 3);
 	}
 	store_close(f->store);
 	f->store = NULL;
-	sql(f, "PRAGMA user_version=3");
+	sql(f, "PRAGMA user_version=4");
 	g_autoptr(GError) newer = NULL;
 	assert_false(store_migrate(f->url, &newer));
 	assert_true(g_error_matches(newer, K_ERROR, K_ERROR_CONFLICT));
