@@ -26,3 +26,23 @@ const char *mx_name(const Mx *mx);
 bool mx_is_done(const Mx *mx);
 MxStatus mx_status(const Mx *mx);            /* MX_TEMP until it is done */
 const GPtrArray *mx_addresses(const Mx *mx); /* char*, in the order to try; borrowed */
+
+/* ---- where mail may really be sent ---- */
+
+/* Who we are, and what else is out of bounds for names that strangers choose. */
+typedef struct MxGuard {
+	const char *own_name;           /* NULL: not known */
+	const GPtrArray *own_addresses; /* char*; may be NULL */
+	bool allow_private;             /* loopback, private and other special addresses too */
+} MxGuard;
+
+/* The addresses of this machine, loopback aside (char*, owned by the caller). */
+GPtrArray *mx_own_addresses(void);
+/* Why mail is not sent to that address, or NULL.  Static text. */
+const char *mx_address_fault(const char *literal, const MxGuard *guard);
+/* Appends to `out` (char*) the addresses to try: hosts that are less preferred than ourselves are
+ * left out (RFC 5321 5.1), so are addresses that the guard refuses.  MX_NX when nothing is left of
+ * what there was. */
+MxStatus mx_targets(const Mx *mx, const MxGuard *guard, GPtrArray *out);
+/* All that was found and what became of it, line by line, for people. */
+void mx_describe(const Mx *mx, const MxGuard *guard, GString *out);

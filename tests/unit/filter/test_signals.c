@@ -8,7 +8,11 @@
 
 #include <cmocka.h>
 
+#include <glib/gstdio.h>
+
+#include "filter/mx.h"
 #include "harness.h"
+#include "mailauth/dkim_sign.h"
 
 #define DNS    "koukan.mx_resolution.DnsResolutionFilter"
 #define REMOTE "koukan.remote_host_filter.RemoteHostFilter"
@@ -143,7 +147,8 @@ teardown(Harness *h)
 #define ROUTE(hosts)                                                                               \
 	"- filter: router\n"                                                                       \
 	"  destination: {endpoint: gateway, host_list: [" hosts "]}\n"
-#define ALL  "- {filter: dns_resolution, suffix: ''}\n"
+/* The machine that runs the tests may have any address. */
+#define ALL  "- {filter: dns_resolution, suffix: '', own_addresses: []}\n"
 #define END  "- {filter: rest_output}\n"
 #define H(n) "{host: " n ", port: 25}"
 
@@ -154,6 +159,9 @@ static const Zone zone[] = {
 	{"b.mx.example", DNS_A, DNS_OK, {"192.0.2.2", "192.0.2.3"}},
 	{"equal.example", DNS_MX, DNS_OK, {"10 b.mx.example.", "10 v6.example."}},
 	{"nomx.example", DNS_A, DNS_OK, {"192.0.2.9"}},
+	{"private.example", DNS_A, DNS_OK, {"127.0.0.1", "192.0.2.9", "192.168.1.1"}},
+	{"lan.example", DNS_A, DNS_OK, {"127.0.0.1", "10.0.0.1"}},
+	{"lan.example", DNS_AAAA, DNS_OK, {"fe80::1"}},
 	{"v6.example", DNS_AAAA, DNS_OK, {"2001:db8::9"}},
 	{"empty.example", DNS_MX, DNS_OK, {"10 nowhere.example."}},
 	{"null.example", DNS_MX, DNS_OK, {"0 ."}},
@@ -174,10 +182,32 @@ static const ResolveCase resolve_cases[] = {
 	 ROUTE(H("mx.example")) ALL END,
 	 0,
 	 {"192.0.2.1", "192.0.2.2", "2001:db8::1", "192.0.2.3"}},
-	{"equal preferences",
-	 ROUTE(H("equal.example")) ALL END,
+	{"private addresses are refused", ROUTE(H("private.example")) ALL END, 0, {"192.0.2.9"}},
+	{"nothing but private ones", ROUTE(H("lan.example")) ALL END, 1, {NULL}},
+	{"unless allowed",
+	 ROUTE(H("lan.example")) "- {filter: dns_resolution, suffix: '', allow_private: yes}\n" END,
 	 0,
-	 {"192.0.2.2", "192.0.2.3", "2001:db8::9"}},
+	 {"127.0.0.1", "10.0.0.1", "fe80::1"}},
+	{"configured literals are not asked about",
+	 ROUTE(H("127.0.0.1")) ALL END,
+	 0,
+	 {"127.0.0.1"}},
+	{"only hosts before ourselves, by name",
+	 ROUTE(H("mx.example")) "- {filter: dns_resolution, suffix: '', own_name: B.mx.example, own_addresses: []}\n" END,
+	 0,
+	 {"192.0.2.1", "192.0.2.2", "2001:db8::1"}},
+	{"only hosts before ourselves, by address",
+	 ROUTE(H("mx.example")) "- {filter: dns_resolution, suffix: '', own_addresses: [192.0.2.3]}\n" END,
+	 0,
+	 {"192.0.2.1", "192.0.2.2", "2001:db8::1"}},
+	{"we are the best ourselves",
+	 ROUTE(H("mx.example")) "- {filter: dns_resolution, suffix: '', own_name: a.mx.example, own_addresses: []}\n" END,
+	 1,
+	 {NULL}},
+	{"implicit mx, ourselves",
+	 ROUTE(H("nomx.example")) "- {filter: dns_resolution, suffix: '', own_name: nomx.example, own_addresses: []}\n" END,
+	 1,
+	 {NULL}},
 	{"no mx", ROUTE(H("nomx.example")) ALL END, 0, {"192.0.2.9"}},
 	{"ipv6", ROUTE(H("v6.example")) ALL END, 0, {"2001:db8::9"}},
 	{"two hosts",
@@ -249,6 +279,84 @@ test_resolve(void **state)
 		print_message("# %s\n", resolve_cases[i].name);
 		run_resolve(&resolve_cases[i]);
 	}
+}
+
+/* Of two hosts with one preference either comes first, now this one and now that one. */
+static void
+test_equal_preferences(void **state)
+{
+	(void)state;
+	unsigned first[2] = {0};
+	for (unsigned i = 0; i < 60; i++) {
+		Harness *h = setup(ROUTE(H("equal.example")) ALL END, zone);
+		harness_mail(h, "");
+		harness_rcpt(h, "bob@nomx.example");
+		harness_turn(h);
+		const char *host = harness_port(h, 0)->tx->remote_host->host;
+		bool v6 = strcmp(host, "2001:db8::9") == 0;
+		if (!v6)
+			assert_string_equal(host, "192.0.2.2");
+		first[v6]++;
+		teardown(h);
+	}
+	assert_true(first[0] > 0 && first[1] > 0);
+}
+
+/* A recipient's own address literal is a stranger's choice. */
+static void
+test_recipient_literals(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *rcpt, *host; /* NULL: refused */
+	} runs[] = {
+		{"u@[192.0.2.77]", "192.0.2.77"},
+		{"u@[127.0.0.1]", NULL},
+		{"u@[10.1.2.3]", NULL},
+		{"u@[IPv6:2001:db8::5]", "2001:db8::5"},
+		{"u@[IPv6:::1]", NULL},
+		{"u@[IPv6:fe80::1]", NULL},
+	};
+	for (size_t i = 0; i < G_N_ELEMENTS(runs); i++) {
+		Harness *h = setup("- filter: router\n"
+				   "  policy: {name: dest_domain, destination: {endpoint: gateway}}\n" ALL
+					   END,
+				   zone);
+		harness_mail(h, "");
+		harness_rcpt(h, runs[i].rcpt);
+		harness_turn(h);
+		assert_int_equal(h->opened->len, runs[i].host != NULL ? 1 : 0);
+		if (runs[i].host != NULL)
+			assert_string_equal(harness_port(h, 0)->tx->remote_host->host,
+					    runs[i].host);
+		teardown(h);
+	}
+}
+
+static void
+test_address_faults(void **state)
+{
+	(void)state;
+	static const char *const bad[] = {
+		"0.0.0.0",	  "0.1.2.3",	    "10.0.0.0",	       "10.255.255.255",
+		"100.64.0.1",	  "127.0.0.1",	    "127.255.255.255", "169.254.0.1",
+		"172.16.0.0",	  "172.31.255.255", "192.168.0.1",     "224.0.0.1",
+		"255.255.255.255", "::",	    "::1",	       "fc00::1",
+		"fdff::1",	  "fe80::1",	    "ff02::1",	       "::ffff:127.0.0.1",
+	};
+	static const char *const good[] = {
+		"1.0.0.0",     "9.255.255.255", "11.0.0.0",    "100.63.255.255", "100.128.0.0",
+		"126.0.0.1",   "128.0.0.1",	"169.253.0.1", "172.15.255.255", "172.32.0.0",
+		"192.167.0.1", "192.169.0.1",	"223.0.0.1",   "2001:db8::1",	 "fbff::1",
+		"fec0::1",
+	};
+	const MxGuard guard = {0}, open = {.allow_private = true};
+	for (size_t i = 0; i < G_N_ELEMENTS(bad); i++) {
+		assert_non_null(mx_address_fault(bad[i], &guard));
+		assert_null(mx_address_fault(bad[i], &open));
+	}
+	for (size_t i = 0; i < G_N_ELEMENTS(good); i++)
+		assert_null(mx_address_fault(good[i], &guard));
 }
 
 static void
@@ -443,6 +551,189 @@ test_spf(void **state)
 	teardown(h);
 }
 
+static const Zone policies[] = {
+	{"pass.example", DNS_TXT, DNS_OK, {"v=spf1 ip4:192.0.2.1 -all"}},
+	{"fail.example", DNS_TXT, DNS_OK, {"v=spf1 -all"}},
+	{"soft.example", DNS_TXT, DNS_OK, {"v=spf1 include:pass.example ~all"}},
+	{"temp.example", DNS_TXT, DNS_TEMP, {NULL}},
+	{NULL, 0, 0, {NULL}},
+};
+
+static void
+test_spf_results(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *from, *ip;
+		const char *want;
+	} runs[] = {
+		{"a@pass.example", "192.0.2.1",
+		 "{\"mail_from_result\":1,\"extra_domains_results\":{\"soft.example\":1,"
+		 "\"none.example\":5}}"},
+		{"a@pass.example", "192.0.2.2",
+		 "{\"mail_from_result\":3,\"extra_domains_results\":{\"soft.example\":4,"
+		 "\"none.example\":5}}"},
+		{"", "192.0.2.1",
+		 "{\"mail_from_result\":3,\"extra_domains_results\":{\"soft.example\":1,"
+		 "\"none.example\":5}}"},
+		{"a@temp.example", "192.0.2.1",
+		 "{\"mail_from_result\":0,\"extra_domains_results\":{\"soft.example\":1,"
+		 "\"none.example\":5}}"},
+	};
+	for (size_t i = 0; i < G_N_ELEMENTS(runs); i++) {
+		Harness *h = setup("- {filter: spf_check, extra_domains: [soft.example, none.example]}\n"
+				   "- {filter: rest_output, static_endpoint: 'http://x/'}\n",
+				   policies);
+		g_autoptr(HostPort) remote = host_port_new(runs[i].ip, 4000);
+		g_autoptr(json_t) meta = json_pack("{s:s}", "ehlo_host", "fail.example");
+		tx_set_hosts(h->tx, remote, NULL);
+		tx_set_smtp_meta(h->tx, meta);
+		harness_mail(h, runs[i].from);
+		harness_turn(h);
+		g_autofree char *text = json_print(
+			harness_output(h, "koukan.spf_check_filter.SpfCheckFilter"));
+		assert_string_equal(text, runs[i].want);
+		assert_int_equal(h->opened->len, 1);
+		teardown(h);
+	}
+}
+
+#define MESSAGE "From: a@mail.example.com\r\nSubject: s\r\n\r\nbody\r\n"
+
+/* Our own signature of MESSAGE, and the key's record in a zone. */
+static char *
+signed_message(DkimKey *key, const char *domain)
+{
+	const DkimSigner signer = {.key = key, .domain = domain, .selector = "sel"};
+	g_autoptr(Blob) blob = blob_new_bytes(MESSAGE, strlen(MESSAGE));
+	g_autofree char *fields = dkim_sign(&signer, 1, blob, 1700000000, NULL);
+	assert_non_null(fields);
+	return g_strconcat(fields, MESSAGE, NULL);
+}
+
+static void
+test_dkim_pass(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *domain;
+		DnsStatus dns;
+		const char *want; /* start of the output */
+	} runs[] = {
+		{"mail.example.com", DNS_OK, "{\"results\":[{\"status\":1,\"alignment\":0,"},
+		{"example.com", DNS_OK, "{\"results\":[{\"status\":1,\"alignment\":1,"},
+		{"example.org", DNS_OK, "{\"results\":[{\"status\":1,\"alignment\":2,"},
+		{"example.com", DNS_TEMP, "{\"results\":[{\"status\":0,\"alignment\":1,"},
+		{"example.com", DNS_NXDOMAIN, "{\"results\":[{\"status\":2,\"alignment\":1,"},
+	};
+	g_autoptr(DkimKey) key = dkim_private_new(DKIM_ED25519, 0, NULL);
+	g_autofree char *record = dkim_key_record(key);
+	for (size_t i = 0; i < G_N_ELEMENTS(runs); i++) {
+		g_autofree char *name = g_strdup_printf("sel._domainkey.%s", runs[i].domain);
+		g_autofree char *message = signed_message(key, runs[i].domain);
+		const Zone keys[] = {{name, DNS_TXT, runs[i].dns, {record}}, {NULL, 0, 0, {NULL}}};
+		Harness *h = setup("- {filter: dkim_check}\n"
+				   "- {filter: rest_output, static_endpoint: 'http://x/'}\n",
+				   keys);
+		harness_mail(h, "alice@example.com");
+		harness_rcpt(h, "bob@example.com");
+		harness_body(h, message);
+		harness_turn(h);
+		g_autofree char *text = json_print(
+			harness_output(h, "koukan.dkim_check_filter.DkimCheckFilter"));
+		if (!g_str_has_prefix(text, runs[i].want))
+			fail_msg("%s", text);
+		g_autofree char *domain = g_strdup_printf("\"domain\":\"%s\"", runs[i].domain);
+		assert_non_null(strstr(text, domain));
+		assert_non_null(strstr(text, "\"headers\":[\"from\",\"subject\"]"));
+		assert_non_null(strstr(text, "\"timestamp\":1700000000"));
+		assert_null(strstr(text, "\"bh\""));
+		assert_int_equal(h->opened->len, 1);
+		teardown(h);
+	}
+}
+
+static void
+test_dkim_sign(void **state)
+{
+	(void)state;
+	g_autofree char *path = g_build_filename(g_get_tmp_dir(), "koukan-test-XXXXXX", NULL);
+	g_autoptr(DkimKey) key = dkim_private_new(DKIM_RSA, 1024, NULL);
+	g_autofree char *pem = dkim_private_pem(key);
+	g_autoptr(GError) error = NULL;
+	close(g_mkstemp(path));
+	assert_true(g_file_set_contents(path, pem, -1, &error));
+	g_autofree char *yaml = g_strdup_printf(
+		"- filter: dkim_sign\n"
+		"  key: %s\n"
+		"  domain: example.com\n"
+		"  selector: one\n"
+		"  signatures: [{key: %s, domain: example.org, selector: two}]\n"
+		"  body_canonicalization: relaxed\n"
+		"- {filter: rest_output, static_endpoint: 'http://x/'}\n",
+		path, path);
+	static const struct {
+		const char *message, *mail; /* "-": sent on */
+	} runs[] = {
+		{MESSAGE, "-"},
+		/* nothing was answered yet, so that it is the answer to all */
+		{"Subject: no from\r\n\r\n", "500 signing failed (DkimSignFilter"},
+	};
+	for (size_t i = 0; i < G_N_ELEMENTS(runs); i++) {
+		Harness *h = setup(yaml, zone);
+		harness_mail(h, "alice@example.com");
+		harness_rcpt(h, "bob@example.com");
+		harness_body(h, runs[i].message);
+		harness_turn(h);
+		assert_response(h->tx->mail_response, runs[i].mail);
+		const TxBody *body = h->opened->len > 0 ? harness_port(h, 0)->tx->body : NULL;
+		assert_int_equal(body != NULL, runs[i].mail[0] == '-');
+		if (body != NULL) {
+			size_t len;
+			g_autofree char *text = blob_to_string(body->raw, 10000, &len, &error);
+			assert_true(g_str_has_prefix(text, "DKIM-Signature: v=1; a=rsa-sha256; "
+							   "c=relaxed/relaxed; "));
+			assert_true(g_str_has_suffix(text, MESSAGE));
+			assert_non_null(strstr(text, "d=example.com;"));
+			assert_non_null(strstr(text, "d=example.org;"));
+			assert_non_null(strstr(text, " : subject"));
+		}
+		teardown(h);
+	}
+	g_unlink(path);
+}
+
+/* What is wrong with a key is said when the configuration is loaded. */
+static void
+test_dkim_sign_conf(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *keys;
+		unsigned errors;
+	} runs[] = {
+		{"domain: d, selector: s", 0}, /* disabled */
+		{"key: , domain: d, selector: s", 0},
+		{"key: /nowhere/key.pem, domain: example.com, selector: s", 1},
+		{"key: /dev/null, domain: example.com, selector: s", 1},
+		{"key: /dev/null, domain: example.com", 1},
+		{"signatures: [{key: /dev/null, domain: d}]", 1},
+		{"signatures: x", 1},
+		{"oversign: ['a b']", 1},
+	};
+	for (size_t i = 0; i < G_N_ELEMENTS(runs); i++) {
+		Harness *h = harness_new();
+		g_autofree char *yaml = g_strdup_printf(
+			"- {filter: dkim_sign, %s}\n"
+			"- {filter: rest_output, static_endpoint: 'http://x/'}\n",
+			runs[i].keys);
+		harness_conf(h, yaml);
+		if (h->report->errors != runs[i].errors)
+			fail_msg("%s: %u errors", runs[i].keys, h->report->errors);
+		harness_free(h);
+	}
+}
+
 static void
 test_dkim(void **state)
 {
@@ -453,8 +744,9 @@ test_dkim(void **state)
 		{"From: a@b\r\n\r\nDKIM-Signature: d=body\r\n", "{\"results\":[]}"},
 		{"DKIM-Signature: v=1; d = example.com ;\r\n s=sel\r\nFrom: a@b\r\n"
 		 "dkim-signature: s=x\r\n\r\nbody",
-		 "{\"results\":[{\"status\":0,\"alignment\":2,\"domain\":\"example.com\"},"
-		 "{\"status\":0,\"alignment\":2}]}"},
+		 "{\"results\":[{\"status\":2,\"alignment\":2,\"domain\":\"example.com\","
+		 "\"tags\":{\"v\":\"1\",\"s\":\"sel\"}},"
+		 "{\"status\":2,\"alignment\":2,\"tags\":{\"s\":\"x\"}}]}"},
 		{"no header at all", "{\"results\":[]}"},
 		{"", "{\"results\":[]}"},
 	};
@@ -517,6 +809,11 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_resolve),     cmocka_unit_test(test_mail_and_rcpts),
+		cmocka_unit_test(test_equal_preferences),
+		cmocka_unit_test(test_recipient_literals),
+		cmocka_unit_test(test_address_faults),
+		cmocka_unit_test(test_spf_results), cmocka_unit_test(test_dkim_pass),
+		cmocka_unit_test(test_dkim_sign),   cmocka_unit_test(test_dkim_sign_conf),
 		cmocka_unit_test(test_one_by_one),  cmocka_unit_test(test_body_passes),
 		cmocka_unit_test(test_no_resolver), cmocka_unit_test(test_free_while_waiting),
 		cmocka_unit_test(test_remote_host), cmocka_unit_test(test_no_remote_host),
