@@ -23,6 +23,7 @@ static const struct {
 	{"queue", cmd_queue, "look into the queue of a running router, and act on it"},
 	{"store", cmd_store, "create, migrate or check the database"},
 	{"secret", cmd_secret, "make a password and its hash for SMTP AUTH"},
+	{"resolve", cmd_resolve, "look up where mail for a domain would go, and why"},
 	{"dkim", cmd_dkim, "make a DKIM key and its DNS record; verify or sign a message"},
 	{"spf", cmd_spf, "evaluate SPF for a client and show how the result came about"},
 };

@@ -114,6 +114,14 @@ pass_signed(Filter *filter, const TxBody *body, const char *fields)
 	tx_set_body(filter->up, made);
 }
 
+static void
+refuse(Filter *filter)
+{
+	Response *response = response_new(500, FAILED);
+	tx_fill_in_flight(filter->down, response);
+	response_unref(response);
+}
+
 static FilterResult
 dkim_sign_update(Filter *filter, unsigned news)
 {
@@ -138,7 +146,7 @@ dkim_sign_update(Filter *filter, unsigned news)
 	else if (w->fields != NULL)
 		pass_signed(filter, body, w->fields);
 	else if (g_error_matches(w->error, K_ERROR, K_ERROR_INPUT))
-		tx_answer_data(filter->down, response_new(500, FAILED));
+		refuse(filter);
 	else
 		filter_fail(filter, w->error->message);
 	g_clear_pointer(&state->job, body_job_free);

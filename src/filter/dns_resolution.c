@@ -2,6 +2,8 @@
 /* Addresses of the hosts that the router chose, and whether sender's and recipients' domains
  * exist (behaviour spec 9.9; RFC 5321 5.1, RFC 7505).  A proxy: `up` gets the route with addresses.
  */
+#include <string.h>
+
 #include "base/text.h"
 #include "filter/kinds.h"
 #include "filter/mx.h"
@@ -12,6 +14,9 @@
 typedef struct DnsConf {
 	char *suffix, *literal;  /* NULL: not given */
 	GPtrArray *static_hosts; /* HostPort* */
+	bool allow_private;
+	char *own_name;
+	GPtrArray *own_addresses; /* char* */
 } DnsConf;
 
 /* A name of interest: looked up, or known without. */
@@ -176,6 +181,41 @@ add_host(GPtrArray *hosts, const char *host, uint16_t port, const char *name)
 	g_ptr_array_add(hosts, added);
 }
 
+static MxGuard
+guard_of(const Filter *filter)
+{
+	const DnsConf *conf = filter->conf;
+	return (MxGuard){
+		.own_name = conf->own_name != NULL ? conf->own_name : filter_env(filter)->hostname,
+		.own_addresses = conf->own_addresses,
+		.allow_private = conf->allow_private,
+	};
+}
+
+/* Whether an address literal got into the route from a recipient, "user@[127.0.0.1]", rather than
+ * from the configuration. */
+static bool
+is_of_recipient(const Filter *filter, const char *host)
+{
+	const Tx *down = filter->down;
+	NetCidr cidr;
+	if (!net_cidr_parse(host, &cidr))
+		return false;
+	for (size_t i = 0; i < tx_rcpt_count(down); i++) {
+		g_autofree char *domain = address_domain(tx_rcpt(down, i)->to->addr);
+		size_t len = domain != NULL ? strlen(domain) : 0;
+		if (len < 3 || domain[0] != '[')
+			continue;
+		domain[len - 1] = '\0';
+		const char *literal = domain + 1;
+		if (text_has_prefix_nocase(literal, "ipv6:"))
+			literal += strlen("ipv6:");
+		if (net_cidr_contains(&cidr, literal))
+			return true;
+	}
+	return false;
+}
+
 /* The hosts of the route with addresses in place of names; the first one that has none decides
  * the result of all. */
 static MxStatus
@@ -184,15 +224,21 @@ resolve_hosts(const Filter *filter, GPtrArray *out)
 	const DnsState *state = filter->state;
 	const DnsConf *conf = filter->conf;
 	const TxRoute *route = filter->down->route;
+	const MxGuard guard = guard_of(filter);
 	for (guint i = 0; i < state->hosts->len; i++) {
 		const HostPort *host = g_ptr_array_index(route->hosts, i);
 		const Mx *mx = g_ptr_array_index(state->hosts, i);
-		if (mx != NULL && mx_status(mx) != MX_OK)
-			return mx_status(mx);
-		const GPtrArray *addrs = mx != NULL ? mx_addresses(mx) : NULL;
-		for (guint j = 0; addrs != NULL && j < addrs->len; j++)
-			add_host(out, g_ptr_array_index(addrs, j), host->port,
-				 mx_address_host(mx, j));
+		g_autoptr(GPtrArray) targets = mx_targets_new();
+		MxStatus status = mx != NULL ? mx_targets(mx, &guard, targets) : MX_OK;
+		if (status != MX_OK)
+			return status;
+		for (guint j = 0; j < targets->len; j++) {
+			const MxTarget *target = g_ptr_array_index(targets, j);
+			add_host(out, target->addr, host->port, target->host);
+		}
+		if (mx == NULL && mx_address_fault(host->host, &guard) != NULL &&
+		    is_of_recipient(filter, host->host))
+			return MX_NX;
 		if (mx == NULL && !is_ours(conf, host->host)) {
 			add_host(out, host->host, host->port, host->name);
 			continue;
@@ -292,6 +338,23 @@ dns_resolution_close(Filter *filter)
 	g_clear_pointer(&state->hosts, g_ptr_array_unref);
 }
 
+static void
+dns_resolution_conf_check(void *data, const YamlNode *node, const ConfModel *model,
+			  ConfReport *report)
+{
+	(void)model;
+	DnsConf *conf = data;
+	NetCidr cidr;
+	for (guint i = 0; i < conf->own_addresses->len; i++)
+		if (!net_cidr_parse(g_ptr_array_index(conf->own_addresses, i), &cidr))
+			conf_error(report, yaml_get(node, "own_addresses"), "'%s' is no address",
+				   (const char *)g_ptr_array_index(conf->own_addresses, i));
+	if (yaml_get(node, "own_addresses") == NULL) {
+		g_ptr_array_unref(conf->own_addresses);
+		conf->own_addresses = mx_own_addresses();
+	}
+}
+
 static const ConfKey dns_keys[] = {
 	{.name = "suffix",
 	 .type = CONF_STRING,
@@ -305,6 +368,21 @@ static const ConfKey dns_keys[] = {
 	 .type = CONF_HOSTPORTS,
 	 .offset = CONF_KEY(DnsConf, static_hosts),
 	 .doc = "Instead of asking the DNS: these hosts."},
+	{.name = "allow_private",
+	 .type = CONF_BOOL,
+	 .offset = CONF_KEY(DnsConf, allow_private),
+	 .def = "no",
+	 .doc = "Send to loopback, private and own addresses, too, when the DNS or a recipient's "
+		"address literal says so; hosts that the configuration names need it not."},
+	{.name = "own_name",
+	 .type = CONF_STRING,
+	 .offset = CONF_KEY(DnsConf, own_name),
+	 .doc = "Our name as an MX: less preferred hosts are left out, so that mail does not come "
+		"back; default `koukan.hostname`."},
+	{.name = "own_addresses",
+	 .type = CONF_STRINGS,
+	 .offset = CONF_KEY(DnsConf, own_addresses),
+	 .doc = "Addresses that lead to us, for the same purpose; default those of this machine."},
 	{.name = "overwrite", .type = CONF_IGNORED, .doc = "Without effect."},
 	{0},
 };
@@ -317,6 +395,7 @@ const FilterKind filter_dns_resolution_kind = {
 	.flags = FILTER_PROXY | FILTER_ROUTES,
 	.conf_size = sizeof(DnsConf),
 	.keys = dns_keys,
+	.conf_check = dns_resolution_conf_check,
 	.state_size = sizeof(DnsState),
 	.open = dns_resolution_open,
 	.update = dns_resolution_update,

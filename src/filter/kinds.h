@@ -5,8 +5,10 @@
 #include "filter/filter.h"
 
 extern const FilterKind filter_add_route_kind;
+extern const FilterKind filter_auth_results_kind;
 extern const FilterKind filter_dkim_check_kind;
 extern const FilterKind filter_dkim_sign_kind;
+extern const FilterKind filter_dmarc_check_kind;
 extern const FilterKind filter_dns_resolution_kind;
 extern const FilterKind filter_exploder_kind;
 extern const FilterKind filter_exploder_upstream_kind;

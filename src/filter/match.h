@@ -45,3 +45,4 @@ typedef struct MatcherKind {
 /* NULL-terminated: about the transaction, about filter outputs. */
 extern const MatcherKind *const matchers_tx[];
 extern const MatcherKind *const matchers_output[];
+extern const MatcherKind matcher_dmarc_kind; /* one of the latter */

@@ -405,5 +405,6 @@ static const MatcherKind policy_kind = {
 };
 
 const MatcherKind *const matchers_output[] = {
-	&remote_kind, &dns_kind, &validity_kind, &spf_kind, &dkim_kind, &policy_kind, NULL,
+	&remote_kind, &dns_kind,    &validity_kind,      &spf_kind,
+	&dkim_kind,   &policy_kind, &matcher_dmarc_kind, NULL,
 };

@@ -24,6 +24,29 @@ void mx_free(Mx *mx); /* NULL is fine; then silence */
 void mx_give_up(Mx *mx);
 const char *mx_name(const Mx *mx);
 bool mx_is_done(const Mx *mx);
-MxStatus mx_status(const Mx *mx);                       /* MX_TEMP until it is done */
-const GPtrArray *mx_addresses(const Mx *mx);            /* char*, in the order to try; borrowed */
-const char *mx_address_host(const Mx *mx, guint index); /* the host that has this address */
+MxStatus mx_status(const Mx *mx);            /* MX_TEMP until it is done */
+
+/* ---- where mail may really be sent ---- */
+
+/* Who we are, and what else is out of bounds for names that strangers choose. */
+typedef struct MxGuard {
+	const char *own_name;           /* NULL: not known */
+	const GPtrArray *own_addresses; /* char*; may be NULL */
+	bool allow_private;             /* loopback, private and other special addresses too */
+} MxGuard;
+
+/* The addresses of this machine, loopback aside (char*, owned by the caller). */
+GPtrArray *mx_own_addresses(void);
+/* Why mail is not sent to that address, or NULL.  Static text. */
+const char *mx_address_fault(const char *literal, const MxGuard *guard);
+/* An address to try, and the host that has it. */
+typedef struct MxTarget {
+	char *addr, *host;
+} MxTarget;
+GPtrArray *mx_targets_new(void); /* MxTarget* */
+/* Appends to `out` the addresses to try: hosts that are less preferred than ourselves are
+ * left out (RFC 5321 5.1), so are addresses that the guard refuses.  MX_NX when nothing is left of
+ * what there was. */
+MxStatus mx_targets(const Mx *mx, const MxGuard *guard, GPtrArray *out);
+/* All that was found and what became of it, line by line, for people. */
+void mx_describe(const Mx *mx, const MxGuard *guard, GString *out);

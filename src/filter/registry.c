@@ -6,8 +6,9 @@
 #include "filter/kinds.h"
 
 static const FilterKind *const kinds[] = {
-	&filter_add_route_kind,      &filter_dkim_check_kind,
-	&filter_dkim_sign_kind,      &filter_dns_resolution_kind,
+	&filter_add_route_kind,      &filter_auth_results_kind,
+	&filter_dkim_check_kind,     &filter_dkim_sign_kind,
+	&filter_dmarc_check_kind,    &filter_dns_resolution_kind,
 	&filter_exploder_kind,       &filter_exploder_upstream_kind,
 	&filter_hello_kind,          &filter_message_builder_kind,
 	&filter_message_parser_kind, &filter_message_validation_kind,
