@@ -9,8 +9,8 @@
 #define CHECK_WAIT   (30 * USEC_PER_SEC)
 
 /* Bodies are not compressed: most are small, and the large ones are packed already.  What is looked
- * up by its text is ordered by its bytes ("C"): other orders change with the server's C library, and
- * then its indexes do not find all rows any more. */
+ * up by its text is ordered by its bytes ("C"): other orders change with the server's C library,
+ * and then its indexes do not find all rows any more. */
 static const char SCHEMA[] =
 	"BEGIN;"
 	"CREATE SCHEMA IF NOT EXISTS koukan;"
