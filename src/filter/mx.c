@@ -27,8 +27,6 @@ struct Mx {
 	unsigned open; /* queries under way */
 	DnsQuery *query;
 	GPtrArray *hosts;     /* Host* */
-	GPtrArray *addresses; /* char* */
-	GPtrArray *names;     /* char*, by address: the host's */
 };
 
 static void

@@ -168,8 +168,7 @@ static void
 log_store_warnings(const GPtrArray *warnings)
 {
 	for (guint i = 0; i < warnings->len; i++)
-		log_error(NULL, "store.unsafe",
-			  LOG_S("message", g_ptr_array_index(warnings, i)));
+		log_error(NULL, "store.unsafe", LOG_S("message", g_ptr_array_index(warnings, i)));
 }
 
 static bool

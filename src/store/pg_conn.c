@@ -186,8 +186,10 @@ set_up(Pg *pg, PGconn *conn, GError **ret_error)
 	} timeouts[] = {
 		{"lock_timeout", pg->wait},
 		{"statement_timeout", pg->silence - USEC_PER_SEC},
-		/* A process that stands still must not keep the lock on its session. */
-		{"idle_in_transaction_session_timeout", MAX(5 * pg->refresh, USEC_PER_SEC)},
+		/* A process that stands still must not keep its locks: others wait for a
+		 * destination's, and its session cannot be taken for dead.  Shorter than what the
+		 * others wait, so that nothing of theirs fails. */
+		{"idle_in_transaction_session_timeout", MAX(3 * pg->wait / 5, USEC_PER_SEC)},
 	};
 	for (size_t i = 0; i < G_N_ELEMENTS(timeouts); i++) {
 		g_autofree char *value = g_strdup_printf("%" G_GINT64_FORMAT "ms",

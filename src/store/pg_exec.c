@@ -128,8 +128,9 @@ pg_error(Pg *pg, const PGresult *result, GError **ret_error)
 	if (PQstatus(pg->conn) == CONNECTION_BAD || sqlstate == NULL)
 		return lost(pg, ret_error);
 	g_strlcpy(pg->sqlstate, sqlstate, sizeof pg->sqlstate);
-	/* The server says that it goes away, or that our connection was ended. */
-	if (g_str_has_prefix(sqlstate, "57P"))
+	/* The server says that it goes away, or that our connection was ended, for one because we
+	 * stood still in a transaction. */
+	if (g_str_has_prefix(sqlstate, "57P") || g_str_equal(sqlstate, "25P03"))
 		return lost(pg, ret_error);
 	KErrorCode code = K_ERROR_STORE;
 	if (g_str_has_prefix(sqlstate, "23"))
@@ -216,9 +217,10 @@ read_statement(Pg *pg, GError **ret_error)
 	ExecStatusType status = PQresultStatus(result);
 	if (status == PGRES_COMMAND_OK || status == PGRES_TUPLES_OK)
 		return g_steal_pointer(&result);
-	pg->aborted = true;
-	if (status != PGRES_PIPELINE_ABORTED)
+	/* The first error is the one that counts: behind it the transaction refuses everything. */
+	if (status != PGRES_PIPELINE_ABORTED && !pg->aborted)
 		pg_error(pg, result, ret_error);
+	pg->aborted = true;
 	return NULL;
 }
 
@@ -249,11 +251,26 @@ read_pending(Pg *pg, guint keep, GError **ret_error)
 	return ok && !pg->failed;
 }
 
+/* Each wait for answers is behind a synchronisation, never a mere flush: only then does the server
+ * know that it waits for us, and frees the locks of a process that stands still
+ * (idle_in_transaction_session_timeout). */
 static bool
 request(Pg *pg, GError **ret_error)
 {
-	return !pg->failed && PQsendFlushRequest(pg->conn) == 1 ? flush(pg, ret_error)
-								: lost(pg, ret_error);
+	return !pg->failed && PQpipelineSync(pg->conn) == 1 ? flush(pg, ret_error)
+							    : lost(pg, ret_error);
+}
+
+/* The answer to it. */
+static bool
+read_sync(Pg *pg, GError **ret_error)
+{
+	PGresult *result = NULL;
+	if (pg->failed || !next_result(pg, &result, ret_error))
+		return false;
+	bool synced = PQresultStatus(result) == PGRES_PIPELINE_SYNC;
+	PQclear(result);
+	return synced || lost(pg, ret_error);
 }
 
 static void
@@ -266,8 +283,11 @@ forget_pending(Pg *pg)
 bool
 pg_drain(Pg *pg, GError **ret_error)
 {
-	bool ok = pg->pending->len == 0 ||
-		  (request(pg, ret_error) && read_pending(pg, 0, ret_error));
+	bool ok = true;
+	if (pg->pending->len > 0 && (ok = request(pg, ret_error))) {
+		ok = read_pending(pg, 0, ret_error);
+		ok &= read_sync(pg, ok ? ret_error : NULL);
+	}
 	forget_pending(pg);
 	return ok;
 }
@@ -278,32 +298,26 @@ pg_query(Pg *pg, PgStmt stmt, const PgParams *params, bool binary, GError **ret_
 	pg->binary = binary;
 	bool ok = pg_push(pg, stmt, params, NULL, ret_error);
 	pg->binary = false;
-	PGresult *result = NULL;
+	g_autoptr(PGresult) result = NULL;
 	if (ok && request(pg, ret_error)) {
 		ok = read_pending(pg, 1, ret_error);
 		if (!pg->failed)
 			result = read_statement(pg, ok ? ret_error : NULL);
+		ok = read_sync(pg, result != NULL ? ret_error : NULL);
 	}
 	forget_pending(pg);
-	return result;
+	return ok ? g_steal_pointer(&result) : NULL;
 }
 
 bool
 pg_sync(Pg *pg, GError **ret_error)
 {
-	if (pg->failed)
-		return lost(pg, ret_error);
-	if (PQpipelineSync(pg->conn) != 1 || !flush(pg, ret_error))
-		return lost(pg, ret_error);
+	if (!request(pg, ret_error))
+		return false;
 	bool ok = read_pending(pg, 0, ret_error);
 	forget_pending(pg);
-	PGresult *result = NULL;
-	if (pg->failed || !next_result(pg, &result, ok ? ret_error : NULL))
+	if (!read_sync(pg, ok ? ret_error : NULL))
 		return false;
-	bool synced = PQresultStatus(result) == PGRES_PIPELINE_SYNC;
-	PQclear(result);
-	if (!synced)
-		return lost(pg, ok ? ret_error : NULL);
 	pg->aborted = false;
 	return ok;
 }

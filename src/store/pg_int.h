@@ -236,7 +236,7 @@ typedef struct Pg {
 
 	PGconn *conn;          /* NULL: away */
 	bool failed;           /* the connection is of no use any more */
-	bool aborted;          /* an error: until the next sync nothing is done */
+	bool aborted;          /* an error: until pg_sync nothing is done */
 	bool committing;       /* COMMIT may have been sent... */
 	bool committed;        /* ...and was answered so */
 	bool binary;           /* how the statement that is pushed now answers */

@@ -17,6 +17,7 @@
 
 typedef struct Line {
 	int client, server; /* -1: free */
+	bool held;
 } Line;
 
 struct PgProxy {
@@ -62,7 +63,7 @@ take_line(PgProxy *proxy)
 		Line *line = &proxy->lines[i];
 		if (line->client >= 0)
 			continue;
-		*line = (Line){client, server};
+		*line = (Line){client, server, false};
 		return;
 	}
 	if (server >= 0)
@@ -82,12 +83,12 @@ write_all(int fd, const char *data, size_t len)
 	}
 }
 
-/* A Bind message for the statement that is COMMIT. */
+/* A Bind message for the statement. */
 static bool
-commits(const char *data, size_t len)
+binds(const char *data, size_t len, PgStmt stmt)
 {
 	char name[16];
-	int n = g_snprintf(name, sizeof name, "%cs%d%c", 0, (int)PG_COMMIT, 0);
+	int n = g_snprintf(name, sizeof name, "%cs%d%c", 0, (int)stmt, 0);
 	return memmem(data, len, name, (size_t)n) != NULL;
 }
 
@@ -100,8 +101,17 @@ forward(PgProxy *proxy, Line *line, bool from_client)
 		cut(line);
 		return;
 	}
-	bool hit = from_client && atomic_load(&proxy->times) > 0 && commits(data, (size_t)n);
-	CutMode mode = hit ? (CutMode)atomic_load(&proxy->mode) : CUT_NONE;
+	CutMode mode = (CutMode)atomic_load(&proxy->mode);
+	bool hit = from_client && atomic_load(&proxy->times) > 0 &&
+		   binds(data, (size_t)n, mode == HOLD_CLAIM ? PG_TX_LEASE : PG_COMMIT);
+	if (!hit)
+		mode = CUT_NONE;
+	if (mode == HOLD_CLAIM) {
+		line->held = true;
+		atomic_fetch_sub(&proxy->times, 1);
+		atomic_fetch_add(&proxy->cuts, 1);
+		return;
+	}
 	if (mode != CUT_BEFORE_COMMIT)
 		write_all(from_client ? line->server : line->client, data, (size_t)n);
 	if (mode == CUT_NONE)
@@ -123,8 +133,11 @@ proxy_main(void *arg)
 		for (int i = 0; i < LINES_MAX; i++) {
 			if (atomic_load(&proxy->refuse))
 				cut(&proxy->lines[i]);
-			items[1 + 2 * i] = (struct pollfd){proxy->lines[i].client, POLLIN, 0};
-			items[2 + 2 * i] = (struct pollfd){proxy->lines[i].server, POLLIN, 0};
+			const Line *line = &proxy->lines[i];
+			items[1 + 2 * i] = (struct pollfd){line->held ? -1 : line->client, POLLIN,
+							   0};
+			items[2 + 2 * i] = (struct pollfd){line->held ? -1 : line->server, POLLIN,
+							   0};
 		}
 		if (poll(items, G_N_ELEMENTS(items), 5) <= 0)
 			continue;
@@ -146,7 +159,7 @@ pg_proxy_start(const char *dir)
 	proxy->path = g_build_filename(dir, ".s.PGSQL.5433", NULL);
 	proxy->target = g_build_filename(dir, ".s.PGSQL.5432", NULL);
 	for (int i = 0; i < LINES_MAX; i++)
-		proxy->lines[i] = (Line){-1, -1};
+		proxy->lines[i] = (Line){-1, -1, false};
 	proxy->listener = socket_at(proxy->path, true);
 	g_assert(proxy->listener >= 0);
 	g_assert(pthread_create(&proxy->thread, NULL, proxy_main, proxy) == 0);

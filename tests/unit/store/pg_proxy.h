@@ -8,13 +8,14 @@ typedef enum CutMode {
 	CUT_BEFORE_COMMIT, /* the server never sees it */
 	CUT_AFTER_COMMIT,  /* the server gets it, its answer gets lost */
 	CUT_FOR_LONG,      /* the same, and nobody gets through until pg_proxy_refuse(false) */
+	HOLD_CLAIM,        /* from the lease of a claim on nothing passes on that line */
 } CutMode;
 
 typedef struct PgProxy PgProxy;
 
 /* Listens on the socket that port 5433 in `dir` means, forwards to 5432. */
 PgProxy *pg_proxy_start(const char *dir);
-/* The next `times` groups that commit meet that. */
+/* The next `times` groups that commit, or claims, meet that. */
 void pg_proxy_cut(PgProxy *proxy, CutMode mode, unsigned times);
 unsigned pg_proxy_cuts(PgProxy *proxy); /* how many there were */
 /* All lines are cut, new ones refused. */
