@@ -9,25 +9,29 @@
 HostPort *
 host_port_new(const char *host, uint16_t port)
 {
-	HostPort *hp = g_new0(HostPort, 1);
-	hp->host = g_strdup(host);
+	size_t size = strlen(host) + 1;
+	HostPort *hp = g_malloc(sizeof(HostPort) + size); /* the name lies behind it */
+	hp->host = memcpy(hp + 1, host, size);
 	hp->port = port;
+	atomic_init(&hp->refs, 1);
 	return hp;
 }
 
 HostPort *
 host_port_copy(const HostPort *hp)
 {
-	return hp != NULL ? host_port_new(hp->host, hp->port) : NULL;
+	if (hp == NULL)
+		return NULL;
+	HostPort *shared = (HostPort *)hp; /* only its count changes */
+	atomic_fetch_add_explicit(&shared->refs, 1, memory_order_relaxed);
+	return shared;
 }
 
 void
 host_port_free(HostPort *hp)
 {
-	if (hp == NULL)
-		return;
-	g_free(hp->host);
-	g_free(hp);
+	if (hp != NULL && atomic_fetch_sub_explicit(&hp->refs, 1, memory_order_acq_rel) == 1)
+		g_free(hp);
 }
 
 bool
@@ -159,12 +163,28 @@ net_addr_port(const NetAddr *addr)
 	}
 }
 
+static void
+format_v4(const uint8_t bytes[4], char *out)
+{
+	for (int i = 0; i < 4; i++) {
+		unsigned byte = bytes[i];
+		if (byte >= 100)
+			*out++ = (char)('0' + byte / 100);
+		if (byte >= 10)
+			*out++ = (char)('0' + byte / 10 % 10);
+		*out++ = (char)('0' + byte % 10);
+		*out++ = i < 3 ? '.' : '\0';
+	}
+}
+
 void
 net_addr_format(const NetAddr *addr, char out[NET_ADDR_TEXT_MAX])
 {
 	const uint8_t *bytes = addr_bytes(addr);
-	if (bytes == NULL ||
-	    inet_ntop(addr->storage.ss_family, bytes, out, NET_ADDR_TEXT_MAX) == NULL)
+	if (addr->storage.ss_family == AF_INET)
+		format_v4(bytes, out);
+	else if (bytes == NULL ||
+		 inet_ntop(addr->storage.ss_family, bytes, out, NET_ADDR_TEXT_MAX) == NULL)
 		out[0] = '\0';
 }
 

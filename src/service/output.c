@@ -24,8 +24,8 @@ static void
 output_destroy(void *arg)
 {
 	Output *output = arg;
-	g_array_unref(output->acks);
-	g_array_unref(output->cancels);
+	g_clear_pointer(&output->acks, g_array_unref);
+	g_clear_pointer(&output->cancels, g_array_unref);
 	g_free(output->destination);
 	tx_unref(output->tx);
 	g_free(output);
@@ -100,7 +100,7 @@ output_set_state(Output *output, OutputState state)
 	output->state = state;
 	if (state != OUTPUT_COMMITTING && state != OUTPUT_RUNNING)
 		leave_destination(output);
-	if (!output_is_active(state) && output->cancels->len > 0)
+	if (!output_is_active(state) && output->cancels != NULL)
 		defer_queue(worker_defers(output->home->worker), &output->ack_defer);
 }
 
@@ -279,8 +279,6 @@ output_new(RouterHome *home, Tx *tx, const SenderConf *sender, const EndpointCon
 	output->endpoint = endpoint;
 	output->origin = origin;
 	output->creation = clock_wall_sec();
-	output->acks = g_array_new(FALSE, FALSE, sizeof(Ack));
-	output->cancels = g_array_new(FALSE, FALSE, sizeof(Ack));
 	timer_init(&output->timer, home->worker, on_timer, output);
 	defer_init(&output->ack_defer, output_ack_now, output);
 	if (sender->retry)
@@ -366,10 +364,8 @@ output_cancel(Output *output, RestDoneFn *done, void *arg)
 {
 	k_assert_for(output->state != OUTPUT_PARKED, output->tx->id);
 	const bool on_its_way = output->state == OUTPUT_RUNNING && tx_body_ready(output->tx);
-	if (done != NULL) {
-		const Ack ack = {done, arg};
-		g_array_append_val(output->cancels, ack);
-	}
+	if (done != NULL)
+		output_list_ack(&output->cancels, done, arg);
 	if (output->state == OUTPUT_DONE) {
 		if (output->tx->final_attempt_reason == NULL)
 			tx_cancel(output->tx);

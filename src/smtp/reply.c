@@ -5,6 +5,8 @@
 
 #include <string.h>
 
+#include "base/text.h"
+
 SmtpReply *
 smtp_reply_new(void)
 {
@@ -190,22 +192,26 @@ sanitise(char *text, bool utf8)
 void
 smtp_reply_format(GString *out, int code, const char *status, const char *text, bool utf8)
 {
-	g_autofree char *copy = g_strdup(text);
+	g_autofree char *copy = NULL;
 	LineWriter writer = {.out = out};
+	size_t total = strlen(text);
 
-	sanitise(copy, utf8);
-	size_t own = smtp_reply_status_len(code, copy);
+	if (!text_is_printable_ascii(text, total)) {
+		copy = g_strdup(text);
+		sanitise(copy, utf8);
+	}
+	const char *line = copy != NULL ? copy : text;
+	size_t own = smtp_reply_status_len(code, line);
 	size_t status_len = own > 0 ? own : status != NULL ? strlen(status) : 0;
 	if (own > 0)
 		status = text;
 	make_prefix(&writer, code, status, status_len);
 
-	size_t total = strlen(copy);
-	while (total > 0 && (copy[total - 1] == '\n' || copy[total - 1] == ' '))
+	while (total > 0 && (line[total - 1] == '\n' || line[total - 1] == ' '))
 		total--;
-	char *line = copy, *end = copy + total;
+	const char *end = line + total;
 	do {
-		char *stop = memchr(line, '\n', (size_t)(end - line));
+		const char *stop = memchr(line, '\n', (size_t)(end - line));
 		if (stop == NULL)
 			stop = end;
 		/* the sender's own status of this line, when it is the one that is put in anyway */
