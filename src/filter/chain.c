@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "base/new.h"
+
 /* The filters stand in slots.  A proxy's slot has a link: between its `down` and its `up` the
  * engine carries requests down and answers up.  The transactions between two links are shared by
  * the plain filters in a row.
@@ -338,7 +340,7 @@ chain_new(const ChainConf *conf, Tx *tx, const FilterEnv *env)
 	}
 	size_t head = ALIGN16(sizeof(Chain)) + ALIGN16(n * sizeof(Slot)) +
 		      ALIGN16(proxies * sizeof(Link));
-	char *block = g_malloc0(head + states);
+	char *block = k_alloc0(head + states);
 	Chain *chain = (void *)block;
 	chain->conf = conf;
 	chain->env = env;

@@ -2,6 +2,7 @@
 #include "service/output.h"
 
 #include "base/clock.h"
+#include "base/new.h"
 #include "service/output_int.h"
 #include "service/row.h"
 
@@ -271,7 +272,7 @@ Output *
 output_new(RouterHome *home, Tx *tx, const SenderConf *sender, const EndpointConf *endpoint,
 	   OutputOrigin origin)
 {
-	Output *output = g_new0(Output, 1);
+	Output *output = k_new0(Output);
 	output->port.ops = &output_port_ops;
 	output->home = home;
 	output->tx = tx_ref(tx);
