@@ -5,11 +5,14 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "base/log.h"
+
 noreturn void
 check_failed(const char *condition, const char *file, int line, const char *function,
 	     const char *detail)
 {
 	char text[1024];
+	log_flush();
 	/* No stdio stream and no heap: the state of both is unknown here. */
 	int len = snprintf(text, sizeof(text), "koukan: %s:%d: %s: assertion failed: %s%s%s\n",
 			   file, line, function, condition, detail != NULL ? ": " : "",

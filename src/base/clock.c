@@ -3,6 +3,7 @@
 
 #include <stdatomic.h>
 #include <stdio.h>
+#include <string.h>
 #include <time.h>
 
 #include "base/check.h"
@@ -91,6 +92,30 @@ clock_format_rfc5322(int64_t unix_sec, bool utc, char out[CLOCK_DATE_MAX])
 		       minutes / 60, minutes % 60);
 }
 
+/* The text of a second up to its point; most calls of a thread fall into the second of the last. */
+typedef struct IsoSecond {
+	int64_t sec;
+	size_t len; /* 0: none yet */
+	char text[CLOCK_DATE_MAX];
+} IsoSecond;
+
+static const IsoSecond *
+iso_second(int64_t sec)
+{
+	static __thread IsoSecond last;
+	if (last.len > 0 && last.sec == sec)
+		return &last;
+	struct tm tm;
+	break_down(sec, true, &tm);
+	int len = snprintf(last.text, sizeof(last.text), "%04lld-%02d-%02dT%02d:%02d:%02d.",
+			   (long long)tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday, tm.tm_hour,
+			   tm.tm_min, tm.tm_sec);
+	k_assert(len > 0 && len < CLOCK_DATE_MAX - 8);
+	last.sec = sec;
+	last.len = (size_t)len;
+	return &last;
+}
+
 void
 clock_format_iso(WallUsec wall, char out[CLOCK_DATE_MAX])
 {
@@ -100,11 +125,12 @@ clock_format_iso(WallUsec wall, char out[CLOCK_DATE_MAX])
 		part += USEC_PER_SEC;
 		sec--;
 	}
-	struct tm tm;
-	break_down(sec, true, &tm);
-	(void)snprintf(out, CLOCK_DATE_MAX, "%04lld-%02d-%02dT%02d:%02d:%02d.%06lldZ",
-		       (long long)tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday, tm.tm_hour,
-		       tm.tm_min, tm.tm_sec, (long long)part);
+	const IsoSecond *second = iso_second(sec);
+	memcpy(out, second->text, second->len);
+	char *digits = out + second->len;
+	for (int i = 5; i >= 0; i--, part /= 10)
+		digits[i] = (char)('0' + part % 10);
+	memcpy(digits + 6, "Z", 2);
 }
 
 void

@@ -16,10 +16,9 @@ static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwx
 _Static_assert(IDS_WORKERS_MAX == 64 * 64, "two base64url digits");
 _Static_assert(2 + (IDS_ENTROPY_MAX * 8 + 5) / 6 + 1 <= IDS_TX_MAX, "longest id");
 
-void
-ids_random(void *out, size_t len)
+static void
+fill_random(uint8_t *at, size_t len)
 {
-	uint8_t *at = out;
 	while (len > 0) {
 		ssize_t got = getrandom(at, len, 0);
 		if (got < 0 && errno == EINTR)
@@ -28,6 +27,27 @@ ids_random(void *out, size_t len)
 		at += got;
 		len -= (size_t)got;
 	}
+}
+
+/* A stock, so that not every id is a system call.  What was given out is wiped: nobody finds it
+ * here afterwards. */
+void
+ids_random(void *out, size_t len)
+{
+	static __thread uint8_t stock[512];
+	static __thread size_t left; /* at the end of `stock` */
+	if (len > sizeof(stock)) {
+		fill_random(out, len);
+		return;
+	}
+	if (left < len) {
+		fill_random(stock, sizeof(stock));
+		left = sizeof(stock);
+	}
+	uint8_t *at = stock + sizeof(stock) - left;
+	memcpy(out, at, len);
+	explicit_bzero(at, len);
+	left -= len;
 }
 
 uint64_t
@@ -43,6 +63,22 @@ ids_random_below(uint64_t bound)
 	return value % bound;
 }
 
+/* base64url (RFC 4648 5) without padding. */
+static char *
+put_base64url(char *out, const uint8_t *bytes, size_t len)
+{
+	uint32_t bits = 0;
+	unsigned count = 0;
+	for (size_t i = 0; i < len; i++) {
+		bits = bits << 8 | bytes[i];
+		for (count += 8; count >= 6; count -= 6)
+			*out++ = digits[bits >> (count - 6) & 63];
+	}
+	if (count > 0)
+		*out++ = digits[bits << (6 - count) & 63];
+	return out;
+}
+
 char *
 ids_tx_new(unsigned worker, unsigned entropy)
 {
@@ -50,8 +86,9 @@ ids_tx_new(unsigned worker, unsigned entropy)
 	entropy = CLAMP(entropy, IDS_ENTROPY_MIN, IDS_ENTROPY_MAX);
 	uint8_t bytes[IDS_ENTROPY_MAX];
 	ids_random(bytes, entropy);
-	g_autofree char *random = text_base64url(bytes, entropy);
-	return g_strdup_printf("%c%c%s", digits[worker / 64], digits[worker % 64], random);
+	char id[IDS_TX_MAX] = {digits[worker / 64], digits[worker % 64]};
+	*put_base64url(id + 2, bytes, entropy) = '\0';
+	return g_strdup(id);
 }
 
 static unsigned

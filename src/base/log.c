@@ -3,9 +3,8 @@
 
 #include <errno.h>
 #include <glib.h>
-#include <inttypes.h>
+#include <limits.h>
 #include <stdatomic.h>
-#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -13,13 +12,23 @@
 #include "base/text.h"
 
 #define LINE_MAX_BYTES 16384
-#define LINE_TAIL      32 /* kept free for "truncated" and the end of the line */
+#define LINE_TAIL      32       /* kept free for "truncated" and the end of the line */
+#define HELD_MAX       PIPE_BUF /* so much enters a pipe in one piece */
 
 static const char *const level_names[] = {"debug", "info", "warn", "error"};
 _Static_assert(G_N_ELEMENTS(level_names) == LOG_LEVELS, "one name a level");
 
 static atomic_int least_level = LOG_INFO;
 static atomic_int line_format = LOG_LOGFMT;
+
+/* Lines that a thread keeps back until log_flush. */
+typedef struct Held {
+	bool on;
+	size_t len;
+	char text[HELD_MAX];
+} Held;
+
+static __thread Held held;
 
 /* A line under construction, on the stack of its thread. */
 typedef struct Line {
@@ -75,16 +84,25 @@ line_add_str(Line *line, const char *text)
 	line_add(line, text, strlen(text));
 }
 
-/* Whether a value stands in logfmt without quotes. */
-static bool
-is_bare(const char *text)
+/* What the bytes of a value ask for, as bits. */
+#define NEEDS_QUOTES (1U << 0) /* in logfmt */
+#define NEEDS_CARE   (1U << 1) /* an escape, in either format */
+
+static unsigned
+needs_of(unsigned char c)
 {
-	if (text[0] == '\0')
-		return false;
-	for (; *text != '\0'; text++)
-		if ((unsigned char)*text <= 0x20 || strchr("\"=\\", *text) != NULL)
-			return false;
-	return true;
+	if (c <= 0x20 || c >= 0x7f || c == '"' || c == '\\')
+		return c == ' ' ? NEEDS_QUOTES : NEEDS_CARE;
+	return c == '=' ? NEEDS_QUOTES : 0;
+}
+
+static unsigned
+needs_of_text(const char *text, size_t len)
+{
+	unsigned needs = len == 0 ? NEEDS_QUOTES : 0;
+	for (size_t i = 0; i < len; i++)
+		needs |= needs_of((unsigned char)text[i]);
+	return needs;
 }
 
 /* `text` is escaped already (valid UTF-8, no control characters), so only the quote and the
@@ -105,18 +123,37 @@ line_add_quoted(Line *line, const char *text)
 	line_add(line, "\"", 1);
 }
 
+/* A value that is not plain ASCII or too long. */
+static void
+line_add_escaped(Line *line, const char *value, size_t len)
+{
+	g_autofree char *shown = text_escape(value, len, LOG_VALUE_MAX);
+	/* a byte above ASCII that is left by now is valid UTF-8 */
+	bool bare = !line->json && strpbrk(shown, " =\"\\") == NULL;
+	if (bare)
+		line_add_str(line, shown);
+	else
+		line_add_quoted(line, shown);
+}
+
 static void
 line_add_value(Line *line, const char *value)
 {
 	if (value == NULL)
 		value = "";
 	/* One byte more than fits tells text_escape to write the dots. */
-	g_autofree char *shown = text_escape(value, strnlen(value, LOG_VALUE_MAX + 1),
-					     LOG_VALUE_MAX);
-	if (!line->json && is_bare(shown))
-		line_add_str(line, shown);
-	else
-		line_add_quoted(line, shown);
+	size_t len = strnlen(value, LOG_VALUE_MAX + 1);
+	unsigned needs = needs_of_text(value, len);
+	if ((needs & NEEDS_CARE) != 0 || len > LOG_VALUE_MAX) {
+		line_add_escaped(line, value, len);
+		return;
+	}
+	bool quotes = line->json || (needs & NEEDS_QUOTES) != 0;
+	if (quotes)
+		line_add(line, "\"", 1);
+	line_add(line, value, len);
+	if (quotes)
+		line_add(line, "\"", 1);
 }
 
 static void
@@ -133,18 +170,34 @@ line_add_key(Line *line, const char *key)
 	}
 }
 
+/* Decimal, with leading zeros up to `width` digits. */
+static void
+line_add_decimal(Line *line, uint64_t value, unsigned width)
+{
+	char text[20]; /* digits of UINT64_MAX */
+	size_t at = sizeof(text);
+	unsigned digits = 0;
+	do {
+		text[--at] = (char)('0' + value % 10);
+		value /= 10;
+		digits++;
+	} while (value > 0 || digits < width);
+	line_add(line, text + at, sizeof(text) - at);
+}
+
 static void
 line_add_number(Line *line, const LogField *field)
 {
-	char text[48];
+	uint64_t value = field->num < 0 ? -(uint64_t)field->num : (uint64_t)field->num;
+	if (field->num < 0)
+		line_add(line, "-", 1);
 	if (field->type == LOG_TYPE_USEC) {
-		uint64_t usec = field->num < 0 ? -(uint64_t)field->num : (uint64_t)field->num;
-		(void)snprintf(text, sizeof(text), "%s%" PRIu64 ".%06" PRIu64,
-			       field->num < 0 ? "-" : "", usec / USEC_PER_SEC, usec % USEC_PER_SEC);
+		line_add_decimal(line, value / USEC_PER_SEC, 1);
+		line_add(line, ".", 1);
+		line_add_decimal(line, value % USEC_PER_SEC, 6);
 	} else {
-		(void)snprintf(text, sizeof(text), "%" PRId64, field->num);
+		line_add_decimal(line, value, 1);
 	}
-	line_add_str(line, text);
 }
 
 /* A field is on the line as a whole or not at all. */
@@ -194,17 +247,54 @@ line_end(Line *line)
 }
 
 static void
-line_write(const Line *line)
+write_text(const char *text, size_t len)
 {
 	size_t done = 0;
-	while (done < line->len) {
-		ssize_t put = write(STDERR_FILENO, line->text + done, line->len - done);
+	while (done < len) {
+		ssize_t put = write(STDERR_FILENO, text + done, len - done);
 		if (put < 0 && errno == EINTR)
 			continue;
 		if (put <= 0)
 			return; /* a log that cannot be written has nobody to tell */
 		done += (size_t)put;
 	}
+}
+
+static void
+write_held(void)
+{
+	size_t len = held.len;
+	held.len = 0;
+	if (len > 0)
+		write_text(held.text, len);
+}
+
+void
+log_hold(void)
+{
+	held.on = true;
+}
+
+void
+log_flush(void)
+{
+	int saved = errno;
+	write_held();
+	errno = saved;
+}
+
+static void
+line_write(const Line *line, LogLevel level)
+{
+	bool keep = held.on && level < LOG_WARN && line->len <= HELD_MAX;
+	if (!keep || held.len + line->len > HELD_MAX)
+		write_held();
+	if (!keep) {
+		write_text(line->text, line->len);
+		return;
+	}
+	memcpy(held.text + held.len, line->text, line->len);
+	held.len += line->len;
 }
 
 void
@@ -225,6 +315,6 @@ log_emit(LogLevel level, const LogCtx *ctx, const char *event, const LogField *f
 	for (; fields->type != LOG_TYPE_END && !line.full; fields++)
 		line_add_field(&line, fields);
 	line_end(&line);
-	line_write(&line);
+	line_write(&line, level);
 	errno = saved;
 }

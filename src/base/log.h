@@ -2,7 +2,7 @@
 #pragma once
 /* Structured log lines on standard error: `time level event key=value ...` (logfmt) or one JSON
  * object a line.  Values that came from peers are escaped and capped here, never by the caller.
- * Any thread; each line is one write. */
+ * Any thread; a line is written in one piece, at once or with others of its thread. */
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -49,6 +49,11 @@ bool log_parse_level(const char *name, LogLevel *ret_level);
 bool log_enabled(LogLevel level);
 /* `fields` ends with a LOG_TYPE_END entry; `ctx` may be NULL. */
 void log_emit(LogLevel level, const LogCtx *ctx, const char *event, const LogField *fields);
+
+/* From now on lines of this thread below LOG_WARN are kept, some KiB of them at most, until
+ * log_flush or a line that is not kept, so that several leave in one write. */
+void log_hold(void);
+void log_flush(void); /* writes what was kept */
 
 #define log_at(level, ctx, event, ...)                                                             \
 	do {                                                                                       \

@@ -7,12 +7,23 @@
 #include "base/text.h"
 
 HostPort *
+host_port_new_named(const char *host, uint16_t port, const char *name)
+{
+	size_t size = strlen(host) + 1;
+	size_t name_size = name != NULL ? strlen(name) + 1 : 0;
+	HostPort *hp = g_malloc(sizeof(HostPort) + size + name_size); /* the texts lie behind it */
+	char *text = (char *)(hp + 1);
+	hp->host = memcpy(text, host, size);
+	hp->port = port;
+	hp->name = name != NULL ? memcpy(text + size, name, name_size) : NULL;
+	atomic_init(&hp->refs, 1);
+	return hp;
+}
+
+HostPort *
 host_port_new(const char *host, uint16_t port)
 {
-	HostPort *hp = g_new0(HostPort, 1);
-	hp->host = g_strdup(host);
-	hp->port = port;
-	return hp;
+	return host_port_new_named(host, port, NULL);
 }
 
 HostPort *
@@ -20,19 +31,16 @@ host_port_copy(const HostPort *hp)
 {
 	if (hp == NULL)
 		return NULL;
-	HostPort *copy = host_port_new(hp->host, hp->port);
-	copy->name = g_strdup(hp->name);
-	return copy;
+	HostPort *shared = (HostPort *)hp; /* only its count changes */
+	atomic_fetch_add_explicit(&shared->refs, 1, memory_order_relaxed);
+	return shared;
 }
 
 void
 host_port_free(HostPort *hp)
 {
-	if (hp == NULL)
-		return;
-	g_free(hp->host);
-	g_free(hp->name);
-	g_free(hp);
+	if (hp != NULL && atomic_fetch_sub_explicit(&hp->refs, 1, memory_order_acq_rel) == 1)
+		g_free(hp);
 }
 
 bool
@@ -164,12 +172,28 @@ net_addr_port(const NetAddr *addr)
 	}
 }
 
+static void
+format_v4(const uint8_t bytes[4], char *out)
+{
+	for (int i = 0; i < 4; i++) {
+		unsigned byte = bytes[i];
+		if (byte >= 100)
+			*out++ = (char)('0' + byte / 100);
+		if (byte >= 10)
+			*out++ = (char)('0' + byte / 10 % 10);
+		*out++ = (char)('0' + byte % 10);
+		*out++ = i < 3 ? '.' : '\0';
+	}
+}
+
 void
 net_addr_format(const NetAddr *addr, char out[NET_ADDR_TEXT_MAX])
 {
 	const uint8_t *bytes = addr_bytes(addr);
-	if (bytes == NULL ||
-	    inet_ntop(addr->storage.ss_family, bytes, out, NET_ADDR_TEXT_MAX) == NULL)
+	if (addr->storage.ss_family == AF_INET)
+		format_v4(bytes, out);
+	else if (bytes == NULL ||
+		 inet_ntop(addr->storage.ss_family, bytes, out, NET_ADDR_TEXT_MAX) == NULL)
 		out[0] = '\0';
 }
 

@@ -3,21 +3,25 @@
 /* Hosts, ports and addresses as values.  Pure, any thread. */
 #include <glib.h>
 #include <netinet/in.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/socket.h>
 
 #include "base/check.h"
 
+/* Counted and immutable: what is handed over is shared, also between threads. */
 typedef struct HostPort {
-	char *host; /* name or address literal without brackets; owned */
+	const char *host; /* name or address literal without brackets; owned */
 	uint16_t port;
-	char *name; /* the mail host (MX) that the address is of, or NULL; owned; told beside the
-		       JSON, and without a part in comparisons */
+	const char *name; /* the mail host (MX) that the address is of, or NULL; owned; told beside
+		       the JSON, and without a part in comparisons */
+	atomic_uint refs;
 } HostPort;
 
 HostPort *host_port_new(const char *host, uint16_t port);
-HostPort *host_port_copy(const HostPort *hp); /* NULL gives NULL */
+HostPort *host_port_new_named(const char *host, uint16_t port, const char *name); /* or NULL */
+HostPort *host_port_copy(const HostPort *hp); /* one more owner; NULL gives NULL */
 void host_port_free(HostPort *hp);            /* NULL is fine */
 bool host_port_equal(const HostPort *a, const HostPort *b);
 /* "host:port", "[v6]:port", ":port" (host = "") or "port"; false on anything else. */

@@ -5,12 +5,20 @@
 
 #include "tx/address.h"
 
-static char *
-lower(const char *text)
+/* In place where it is ASCII, as nearly all are. */
+static void
+lower(char **text)
 {
-	if (g_utf8_validate(text, -1, NULL))
-		return g_utf8_strdown(text, -1);
-	return g_ascii_strdown(text, -1);
+	char *in = *text;
+	bool ascii = true;
+	for (char *p = in; *p != '\0'; p++) {
+		ascii = ascii && (unsigned char)*p < 0x80;
+		*p = g_ascii_tolower(*p);
+	}
+	if (ascii || !g_utf8_validate(in, -1, NULL))
+		return;
+	*text = g_utf8_strdown(in, -1);
+	g_free(in);
 }
 
 static bool
@@ -37,17 +45,9 @@ match_prefix(const char *prefix, const char *delimiter, const char *local)
 	       g_str_has_prefix(local + len, delimiter);
 }
 
-bool
-addr_list_match(const AddrList *list, const char *addr)
+static bool
+match_prefixes(const AddrList *list, const char *local)
 {
-	AddrParts parts = {0};
-	if (!address_split(addr, &parts))
-		return false;
-	g_autofree char *domain = lower(parts.domain);
-	g_autofree char *local = lower(parts.local);
-	address_parts_clear(&parts);
-	if (!match_domain(list->domains, domain))
-		return false;
 	if (list->prefixes == NULL || list->prefixes->len == 0)
 		return true;
 	for (guint i = 0; i < list->prefixes->len; i++) {
@@ -55,4 +55,17 @@ addr_list_match(const AddrList *list, const char *addr)
 			return true;
 	}
 	return false;
+}
+
+bool
+addr_list_match(const AddrList *list, const char *addr)
+{
+	AddrParts parts = {0};
+	if (!address_split(addr, &parts))
+		return false;
+	lower(&parts.domain);
+	lower(&parts.local);
+	bool match = match_domain(list->domains, parts.domain) && match_prefixes(list, parts.local);
+	address_parts_clear(&parts);
+	return match;
 }

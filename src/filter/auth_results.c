@@ -36,10 +36,11 @@ typedef struct AuthState {
 static void
 add_auth(AuthRes *res, const Tx *tx)
 {
-	if (tx->auth_user == NULL)
+	const char *user = json_get_str(tx->smtp_meta, SMTP_META_AUTH_USER);
+	if (user == NULL)
 		return;
 	authres_add(res, "auth", "pass");
-	authres_prop(res, "smtp.auth", tx->auth_user);
+	authres_prop(res, "smtp.auth", user);
 }
 
 static void

@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "base/new.h"
+
 /* The filters stand in slots.  A proxy's slot has a link: between its `down` and its `up` the
  * engine carries requests down and answers up.  The transactions between two links are shared by
  * the plain filters in a row.
@@ -218,6 +220,12 @@ slot_step(Chain *chain, Slot *slot, bool open, unsigned beat)
 {
 	const Tx *down = slot->filter.down;
 	unsigned fresh = slot_fresh(slot) | beat;
+	if (fresh == 0 && open && !slot->waiting && !slot->resumed) {
+		/* what has changed since is none of its business */
+		slot->filter.seen.version = down->version;
+		slot->filter.seen.body_notes = down->body_notes;
+		return !slot->stopped;
+	}
 	bool hide = slot->judged && (fresh & TX_NEW_BODY_FINAL) == 0;
 	unsigned control = fresh & CONTROL;
 	bool resumed = slot->resumed && !chain->tx->cancelled;
@@ -282,7 +290,7 @@ chain_walk(void *arg)
 	Tx *tx = chain->tx;
 	unsigned beat = chain->beat ? TX_NEW_HEARTBEAT : 0;
 	chain->beat = false;
-	if ((tx_since(tx, &chain->mark) & REQUESTS) != 0 && chain->unmet != NULL)
+	if (chain->unmet != NULL && (tx_since(tx, &chain->mark) & REQUESTS) != 0)
 		g_ptr_array_set_size(chain->unmet, 0);
 	tx_mark(tx, &chain->mark);
 	bool open = !tx->cancelled && !chain->failed && is_live(chain, tx);
@@ -334,7 +342,7 @@ chain_new(const ChainConf *conf, Tx *tx, const FilterEnv *env)
 	}
 	size_t head = ALIGN16(sizeof(Chain)) + ALIGN16(n * sizeof(Slot)) +
 		      ALIGN16(proxies * sizeof(Link));
-	char *block = g_malloc0(head + states);
+	char *block = k_alloc0(head + states);
 	Chain *chain = (void *)block;
 	chain->conf = conf;
 	chain->env = env;

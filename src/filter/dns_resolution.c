@@ -176,9 +176,7 @@ add_host(GPtrArray *hosts, const char *host, uint16_t port, const char *name)
 	}
 	if (hosts->len >= HOSTS_MAX)
 		return;
-	HostPort *added = host_port_new(host, port);
-	added->name = net_is_literal(host) ? g_strdup(name) : NULL;
-	g_ptr_array_add(hosts, added);
+	g_ptr_array_add(hosts, host_port_new_named(host, port, net_is_literal(host) ? name : NULL));
 }
 
 static MxGuard

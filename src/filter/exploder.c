@@ -8,6 +8,7 @@
  * "Upgrading" makes a temporary failure ours: retries and bounces are enabled on the recipient's
  * transaction, and the 250 is given only after the router has it on disk (tx->durable). */
 #include "base/clock.h"
+#include "base/new.h"
 #include "filter/kinds.h"
 
 #define STORE_TIMEOUT (30 * USEC_PER_SEC) /* for the router's word after an upgrade */
@@ -100,7 +101,7 @@ rcpt_start(Filter *filter, size_t index, const SenderConf *sender)
 	const ExploderConf *conf = filter->conf;
 	TxPorts *ports = filter_env(filter)->ports;
 	Tx *down = filter->down;
-	Rcpt *rcpt = g_new0(Rcpt, 1);
+	Rcpt *rcpt = k_new0(Rcpt);
 	rcpt->filter = filter;
 	rcpt->index = index;
 	rcpt->tx = rcpt_tx_new(down, tx_rcpt(down, index)->to);

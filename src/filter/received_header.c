@@ -28,10 +28,12 @@ static const ConfKey KEYS[] = {{.name = "received_hostname",
 static void
 append_name(GString *out, const char *name)
 {
-	for (size_t i = 0; name[i] != '\0' && i < NAME_MAX_BYTES; i++) {
-		char c = name[i];
-		bool clean = c > 0x20 && c < 0x7f && strchr("()<>;\"\\,", c) == NULL;
-		g_string_append_c(out, clean ? c : '?');
+	size_t at = out->len, len = strnlen(name, NAME_MAX_BYTES);
+	g_string_append_len(out, name, (gssize)len);
+	for (; at < out->len; at++) {
+		char c = out->str[at];
+		if (c <= 0x20 || c >= 0x7f || strchr("()<>;\"\\,", c) != NULL)
+			out->str[at] = '?';
 	}
 }
 
@@ -39,10 +41,13 @@ append_name(GString *out, const char *name)
 static void
 append_address(GString *out, const char *address)
 {
+	size_t at = out->len;
 	g_autofree char *valid = g_utf8_make_valid(address, -1);
-	for (const char *p = valid; *p != '\0'; p++) {
-		unsigned char c = (unsigned char)*p;
-		g_string_append_c(out, c > 0x20 && c != 0x7f && c != ';' ? *p : '?');
+	g_string_append(out, valid);
+	for (; at < out->len; at++) {
+		unsigned char c = (unsigned char)out->str[at];
+		if (c <= 0x20 || c == 0x7f || c == ';')
+			out->str[at] = '?';
 	}
 }
 
@@ -106,16 +111,21 @@ with_clause(GString *out, const Tx *tx)
 	const char *protocol = meta_true(tx->smtp_meta, "esmtp") ? "ESMTP" : "SMTP";
 	if (tx->mail_from != NULL && mailbox_param(tx->mail_from, "SMTPUTF8") != NULL)
 		protocol = "UTF8SMTP";
-	g_string_append_printf(out, "with %s%s%s", protocol,
-			       meta_true(tx->smtp_meta, "tls") ? "S" : "",
-			       meta_true(tx->smtp_meta, "auth") ? "A" : "");
+	g_string_append(out, "with ");
+	g_string_append(out, protocol);
+	g_string_append(out, meta_true(tx->smtp_meta, "tls") ? "S" : "");
+	g_string_append(out, meta_true(tx->smtp_meta, "auth") ? "A" : "");
 }
 
-static void
-append_date(GString *out)
+/* The date of this second; most messages of a thread come in the second of the one before. */
+static const char *
+date_now(void)
 {
-	char text[MIME_DATE_MAX];
+	static __thread char text[MIME_DATE_MAX];
+	static __thread time_t made; /* for this second; 0: not yet */
 	time_t now = (time_t)clock_wall_sec();
+	if (made == now && made != 0)
+		return text;
 	struct tm tm;
 	MimeDate date = {.unix_secs = now};
 	/* An offset with seconds in it (none has been in use for a century) counts as UTC. */
@@ -125,7 +135,16 @@ append_date(GString *out)
 		date = (MimeDate){0}; /* the clock is beyond all calendars */
 		k_assert(mime_date_format(&date, text));
 	}
-	g_string_append_printf(out, ";\r\n\t%s\r\n", text);
+	made = now;
+	return text;
+}
+
+static void
+append_date(GString *out)
+{
+	g_string_append(out, ";\r\n\t");
+	g_string_append(out, date_now());
+	g_string_append(out, "\r\n");
 }
 
 static GString *
@@ -133,7 +152,8 @@ received_field(const Filter *filter)
 {
 	const ReceivedConf *conf = (const ReceivedConf *)filter->conf;
 	const Tx *tx = filter->down;
-	GString *out = g_string_new("Received: ");
+	GString *out = g_string_sized_new(512);
+	g_string_append(out, "Received: ");
 	from_clause(out, filter);
 	if (conf->received_hostname != NULL && *conf->received_hostname != '\0') {
 		next_clause(out);

@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/new.h"
 #include "loop/conn_int.h"
 
 static const ConnOptions default_options = {
@@ -266,7 +267,7 @@ conn_new(Worker *worker, const ConnOptions *options, ConnFn *fn, void *arg)
 {
 	k_assert_on(worker);
 	k_assert(fn != NULL);
-	Conn *conn = g_new0(Conn, 1);
+	Conn *conn = k_new0(Conn);
 	conn->worker = worker;
 	conn->fn = fn;
 	conn->arg = arg;

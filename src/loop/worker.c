@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "base/ids.h"
+#include "base/log.h"
 #include "loop/inbox.h"
 #include "loop/thread.h"
 #include "loop/worker_int.h"
@@ -159,8 +160,10 @@ run_queues(Worker *worker)
 	any |= !defer_is_empty(&worker->defers) || !defer_is_empty(&worker->flushes) ||
 	       worker->reaps->len > 0;
 	(void)defer_run(&worker->defers, DEFER_ROUNDS);
+	log_flush(); /* what is said to a peer was logged before */
 	(void)defer_run(&worker->flushes, 1);
 	run_reaps(worker);
+	log_flush();
 	return any;
 }
 
@@ -176,6 +179,7 @@ worker_main(void *arg)
 {
 	Worker *worker = arg;
 	current = worker;
+	log_hold();
 	run_queues(worker); /* what was prepared before the start */
 	while (!atomic_load(&worker->stop)) {
 		int flags = has_work(worker) ? EVLOOP_NONBLOCK : EVLOOP_ONCE;

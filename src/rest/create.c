@@ -178,10 +178,13 @@ set_host_name(const RestCall *call)
 	static const char allowed[] =
 		"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.";
 	const char *name = call->host_name;
-	HostPort *host = call->tx->remote_host;
+	HostPort **host = &call->tx->remote_host;
 	size_t len = name != NULL ? strspn(name, allowed) : 0;
-	if (host != NULL && len > 0 && len <= HOST_NAME_LEN_MAX && name[len] == '\0')
-		host->name = g_strdup(name);
+	if (*host == NULL || len == 0 || len > HOST_NAME_LEN_MAX || name[len] != '\0')
+		return;
+	HostPort *named = host_port_new_named((*host)->host, (*host)->port, name);
+	host_port_free(*host);
+	*host = named;
 }
 
 /* `tag` is borrowed from `json`, and may be NULL. */

@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/metrics.h"
+#include "base/new.h"
 #include "service/output_int.h"
 #include "service/row.h"
 
@@ -27,8 +28,8 @@ static void
 output_destroy(void *arg)
 {
 	Output *output = arg;
-	g_array_unref(output->acks);
-	g_array_unref(output->cancels);
+	g_clear_pointer(&output->acks, g_array_unref);
+	g_clear_pointer(&output->cancels, g_array_unref);
 	g_free(output->destination);
 	json_decref(output->former);
 	tx_unref(output->tx);
@@ -105,7 +106,7 @@ output_set_state(Output *output, OutputState state)
 	output->state = state;
 	if (state != OUTPUT_COMMITTING && state != OUTPUT_RUNNING)
 		leave_destination(output);
-	if (!output_is_active(state) && output->cancels->len > 0)
+	if (!output_is_active(state) && output->cancels != NULL)
 		defer_queue(worker_defers(output->home->worker), &output->ack_defer);
 }
 
@@ -277,7 +278,7 @@ Output *
 output_new(RouterHome *home, Tx *tx, const SenderConf *sender, const EndpointConf *endpoint,
 	   OutputOrigin origin)
 {
-	Output *output = g_new0(Output, 1);
+	Output *output = k_new0(Output);
 	output->port.ops = &output_port_ops;
 	output->home = home;
 	output->tx = tx_ref(tx);
@@ -287,8 +288,6 @@ output_new(RouterHome *home, Tx *tx, const SenderConf *sender, const EndpointCon
 	output->promised = origin != OUTPUT_FROM_REST;
 	output->creation = clock_wall_sec();
 	tx->notifies = true;
-	output->acks = g_array_new(FALSE, FALSE, sizeof(Ack));
-	output->cancels = g_array_new(FALSE, FALSE, sizeof(Ack));
 	timer_init(&output->timer, home->worker, on_timer, output);
 	defer_init(&output->ack_defer, output_ack_now, output);
 	if (sender->retry)
@@ -394,10 +393,8 @@ output_cancel(Output *output, RestDoneFn *done, void *arg)
 {
 	k_assert_for(output->state != OUTPUT_PARKED, output->tx->id);
 	const bool on_its_way = output->state == OUTPUT_RUNNING && tx_body_ready(output->tx);
-	if (done != NULL) {
-		const Ack ack = {done, arg};
-		g_array_append_val(output->cancels, ack);
-	}
+	if (done != NULL)
+		output_list_ack(&output->cancels, done, arg);
 	if (output->state == OUTPUT_DONE) {
 		if (output->tx->final_attempt_reason == NULL)
 			tx_cancel(output->tx);

@@ -68,8 +68,8 @@ struct Output {
 	TxMark mark;
 	Timer timer;
 	Defer ack_defer;
-	GArray *acks;    /* Ack */
-	GArray *cancels; /* Ack: who waits for the end of a cancelled attempt */
+	GArray *acks;    /* Ack; NULL: none */
+	GArray *cancels; /* Ack: who waits for the end of a cancelled attempt; NULL: nobody */
 };
 
 /* output.c */
@@ -118,4 +118,6 @@ void output_settle(Output *output);
  * all the same; else the answer comes at the end of the turn. */
 void output_add_ack(Output *output, RestDoneFn *done, void *arg);
 void output_ack_now(void *output);
+void output_list_ack(GArray **list, RestDoneFn *done, void *arg);
+/* Tells them all and forgets them. */
 void output_run_acks(GArray **list, const RestVerdict *verdict);

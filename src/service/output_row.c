@@ -10,9 +10,8 @@
 void
 output_run_acks(GArray **list, const RestVerdict *verdict)
 {
-	g_autoptr(GArray) acks = *list;
-	*list = g_array_new(FALSE, FALSE, sizeof(Ack));
-	for (guint i = 0; i < acks->len; i++) {
+	g_autoptr(GArray) acks = g_steal_pointer(list);
+	for (guint i = 0; acks != NULL && i < acks->len; i++) {
 		const Ack *ack = &g_array_index(acks, Ack, i);
 		ack->done(ack->arg, verdict);
 	}
@@ -33,7 +32,7 @@ static void
 run_yes(Output *output)
 {
 	static const RestVerdict yes = {.status = 200};
-	if (output->acks->len > 0 && tx_body_ready(output->tx))
+	if (output->acks != NULL && tx_body_ready(output->tx))
 		output->promised = true;
 	output_run_acks(&output->acks, &yes);
 }
@@ -66,12 +65,20 @@ output_ack_now(void *arg)
 }
 
 void
+output_list_ack(GArray **list, RestDoneFn *done, void *arg)
+{
+	const Ack ack = {done, arg};
+	if (*list == NULL)
+		*list = g_array_new(FALSE, FALSE, sizeof(Ack));
+	g_array_append_val(*list, ack);
+}
+
+void
 output_add_ack(Output *output, RestDoneFn *done, void *arg)
 {
 	if (done == NULL)
 		return;
-	const Ack ack = {done, arg};
-	g_array_append_val(output->acks, ack);
+	output_list_ack(&output->acks, done, arg);
 	if (!ack_must_wait(output))
 		defer_queue(worker_defers(output->home->worker), &output->ack_defer);
 }

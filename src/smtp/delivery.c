@@ -5,6 +5,7 @@
  * WAITING also follows RUNNING once, when a reused connection turns out to be dead. */
 #include <string.h>
 
+#include "base/new.h"
 #include "smtp/client_int.h"
 #include "smtp/reply_text.h"
 
@@ -593,7 +594,7 @@ on_start(void *arg)
 TxPort *
 smtp_delivery_start(SmtpClientPool *pool, const SmtpOutputConf *conf, Tx *tx)
 {
-	SmtpDelivery *delivery = g_new0(SmtpDelivery, 1);
+	SmtpDelivery *delivery = k_new0(SmtpDelivery);
 	k_assert_on(pool->worker);
 	delivery->port.ops = &delivery_ops;
 	delivery->pool = pool;

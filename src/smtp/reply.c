@@ -3,8 +3,9 @@
  * Reply-code = %x32-35 %x30-35 %x30-39   (RFC 5321 4.2; any second digit is taken) */
 #include "smtp/reply.h"
 
-#include <stdio.h>
 #include <string.h>
+
+#include "base/text.h"
 
 SmtpReply *
 smtp_reply_new(void)
@@ -152,6 +153,23 @@ put_folded(LineWriter *writer, const char *text, size_t len)
 	} while (len > 0);
 }
 
+static void
+make_prefix(LineWriter *writer, int code, const char *status, size_t status_len)
+{
+	k_assert(code >= 200 && code <= 599 && status_len < 16);
+	char *at = writer->prefix;
+	*at++ = (char)('0' + code / 100);
+	*at++ = (char)('0' + code / 10 % 10);
+	*at++ = (char)('0' + code % 10);
+	*at++ = '-';
+	if (status_len > 0) {
+		memcpy(at, status, status_len);
+		at += status_len;
+		*at++ = ' ';
+	}
+	writer->prefix_len = (size_t)(at - writer->prefix);
+}
+
 /* Replaces what must not stand in a reply; '\n' stays. */
 static void
 sanitise(char *text, bool utf8)
@@ -174,26 +192,26 @@ sanitise(char *text, bool utf8)
 void
 smtp_reply_format(GString *out, int code, const char *status, const char *text, bool utf8)
 {
-	g_autofree char *copy = g_strdup(text);
+	g_autofree char *copy = NULL;
 	LineWriter writer = {.out = out};
-	k_assert(code >= 200 && code <= 599);
+	size_t total = strlen(text);
 
-	sanitise(copy, utf8);
-	size_t own = smtp_reply_status_len(code, copy);
+	if (!text_is_printable_ascii(text, total)) {
+		copy = g_strdup(text);
+		sanitise(copy, utf8);
+	}
+	const char *line = copy != NULL ? copy : text;
+	size_t own = smtp_reply_status_len(code, line);
 	size_t status_len = own > 0 ? own : status != NULL ? strlen(status) : 0;
 	if (own > 0)
 		status = text;
-	k_assert(status_len < 16);
-	writer.prefix_len = (size_t)snprintf(writer.prefix, sizeof(writer.prefix), "%d-%.*s%s",
-					     code, (int)status_len, status_len > 0 ? status : "",
-					     status_len > 0 ? " " : "");
+	make_prefix(&writer, code, status, status_len);
 
-	size_t total = strlen(copy);
-	while (total > 0 && (copy[total - 1] == '\n' || copy[total - 1] == ' '))
+	while (total > 0 && (line[total - 1] == '\n' || line[total - 1] == ' '))
 		total--;
-	char *line = copy, *end = copy + total;
+	const char *end = line + total;
 	do {
-		char *stop = memchr(line, '\n', (size_t)(end - line));
+		const char *stop = memchr(line, '\n', (size_t)(end - line));
 		if (stop == NULL)
 			stop = end;
 		/* the sender's own status of this line, when it is the one that is put in anyway */

@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/new.h"
 #include "smtp/reply.h"
 #include "smtp/session_int.h"
 #include "smtp/syntax.h"
@@ -534,8 +535,8 @@ session_begin_dialogue(SmtpSession *session)
 	if (session->greeted)
 		return;
 	session->greeted = true;
-	g_autofree char *greeting = g_strdup_printf("%s %s", session->conf->hostname,
-						    session->conf->greeting);
+	g_autofree char *greeting = g_strconcat(session->conf->hostname, " ",
+						session->conf->greeting, NULL);
 	session_reply(session, 220, NULL, greeting);
 }
 
@@ -839,7 +840,7 @@ smtp_sessions_accept(SmtpSessions *sessions, int fd)
 		return;
 	}
 	ConnOptions options = {.line_max = conf->limits.command_line_max};
-	SmtpSession *session = g_new0(SmtpSession, 1);
+	SmtpSession *session = k_new0(SmtpSession);
 	k_assert_on(sessions->worker);
 	session->sessions = sessions;
 	session->conf = conf;

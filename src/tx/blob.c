@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/new.h"
 
 #define ROOM_MIN  512           /* bytes of the first allocation */
 #define ROOM_STEP (1024 * 1024) /* growth beyond twice this is by this much, not by half */
@@ -46,7 +47,7 @@ bottom(const Blob *blob)
 static Blob *
 blob_alloc(void)
 {
-	Blob *blob = g_new0(Blob, 1);
+	Blob *blob = k_new0(Blob);
 	atomic_init(&blob->refs, 1);
 	atomic_init(&blob->stored_id, 0);
 	blob->fd = -1;

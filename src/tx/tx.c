@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/json.h"
+#include "base/new.h"
 
 #define MAIL_FAILED  "failed precondition: MAIL"
 #define RCPTS_FAILED "failed precondition: all rcpts failed"
@@ -25,7 +26,7 @@ part_free(void *data)
 static TxBody *
 body_new(json_t *builder, Blob *raw)
 {
-	TxBody *body = g_new0(TxBody, 1);
+	TxBody *body = k_new0(TxBody);
 	body->refs = 1;
 	body->raw = raw != NULL ? blob_ref(raw) : NULL;
 	body->builder = json_incref(builder);
@@ -120,7 +121,7 @@ host_port_destroy(void *data)
 TxRoute *
 tx_route_new(void)
 {
-	TxRoute *route = g_new0(TxRoute, 1);
+	TxRoute *route = k_new0(TxRoute);
 	route->hosts = g_ptr_array_new_with_free_func(host_port_destroy);
 	return route;
 }
@@ -166,7 +167,7 @@ tx_notify(void *arg)
 Tx *
 tx_new(DeferQueue *queue)
 {
-	Tx *tx = g_new0(Tx, 1);
+	Tx *tx = k_new0(Tx);
 	tx->refs = 1;
 	tx->version = 1;
 	tx->rcpts = g_ptr_array_new_with_free_func(rcpt_free);
@@ -342,7 +343,7 @@ size_t
 tx_add_rcpt(Tx *tx, Mailbox *to)
 {
 	k_assert(to != NULL);
-	TxRcpt *rcpt = g_new0(TxRcpt, 1);
+	TxRcpt *rcpt = k_new0(TxRcpt);
 	rcpt->to = mailbox_ref(to);
 	g_ptr_array_add(tx->rcpts, rcpt);
 	tx_touch(tx);

@@ -14,7 +14,9 @@ message.  CPU is the user and system time of the servers' processes, all threads
 of those alive.  Arrived is what smtp-sink counted.  What machines do differs: compare the ratios.
 
 `store`: submissions that are stored before their 250, since the next hop is down; SQLite,
-PostgreSQL and Postfix's queue.  Acknowledged/s, CPU, and p50 and p99 of the 250."""
+PostgreSQL and Postfix's queue.  Acknowledged/s, CPU, and p50 and p99 of the 250.
+
+`latency`: from the client's final dot to the 250, through the same X as `relay`."""
 import os
 import re
 import statistics
@@ -186,10 +188,10 @@ def relay(args):
 
 
 def add_arguments(parser):
-    parser.add_argument("what", choices=["relay", "store"])
+    parser.add_argument("what", choices=["relay", "store", "latency"])
     parser.add_argument("--messages", type=int, default=3000, metavar="N", help="a round (3000)")
     parser.add_argument("--sessions", type=int, metavar="N",
-                        help="at a time (relay: 10, store: 50)")
+                        help="at a time (10; store: 50)")
     parser.add_argument("--size", type=int, default=1024, metavar="BYTES", help="each (1024)")
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="(3)")
     parser.add_argument("--reuse", action="store_true", help="many messages a connection")
@@ -199,6 +201,8 @@ def add_arguments(parser):
                         help="store: added to each flush")
     parser.add_argument("--hop", choices=["down", "4xx"], default="down",
                         help="store: the next hop refuses connections, or answers 4xx")
+    parser.add_argument("--pause-ms", type=int, default=20, metavar="MS",
+                        help="latency: of a session between two messages (20)")
     parser.add_argument("--binary", metavar="FILE", help="this one instead of a release build")
 
 
@@ -207,4 +211,7 @@ def main(args):
         from devkit import bench_store
         args.sessions = args.sessions or 50
         return bench_store.store(args)
+    if args.what == "latency":
+        from devkit import bench_latency
+        return bench_latency.latency(args)
     return relay(args)

@@ -114,6 +114,8 @@ static const struct {
 	{"\x1b[2J", "\"\\\\x1b[2J\"", "\"\\\\x1b[2J\""},
 	{"\xff", "\"\\\\xff\"", "\"\\\\xff\""},
 	{"gr\xc3\xbc\xc3\x9f", "gr\xc3\xbc\xc3\x9f", "\"gr\xc3\xbc\xc3\x9f\""},
+	{"\xc3\xbc b", "\"\xc3\xbc b\"", "\"\xc3\xbc b\""},
+	{"\xc3\xbc=\x7f", "\"\xc3\xbc=\\\\x7f\"", "\"\xc3\xbc=\\\\x7f\""},
 };
 
 static void
@@ -184,6 +186,53 @@ test_caps(void **state)
 	}
 }
 
+/* In a thread of its own, since holding ends with the thread. */
+static void *
+hold_some(void *arg)
+{
+	(void)arg;
+	log_hold();
+	log_info(NULL, "kept", LOG_I("n", 1));
+	log_info(NULL, "kept", LOG_I("n", 2));
+	assert_log("");
+	log_flush();
+	assert_log(TIME " info kept n=1\n" TIME " info kept n=2\n");
+	log_flush();
+	assert_log("");
+	/* what is wrong is told at once, and behind what came before it */
+	log_info(NULL, "kept");
+	log_warn(NULL, "told");
+	assert_log(TIME " info kept\n" TIME " warn told\n");
+	/* at most a pipe's piece is kept, and no line is cut */
+	g_autofree char *value = g_strnfill(500, 'v');
+	for (int i = 0; i < 20; i++)
+		log_info(NULL, "e", LOG_S("k", value));
+	g_autofree char *early = take_log();
+	assert_true(strlen(early) > 20 * 500 - 4096);
+	assert_true(g_str_has_suffix(early, "v\n"));
+	LogField fields[20] = {{0}};
+	for (int i = 0; i < 19; i++)
+		fields[i] = LOG_S("key", value);
+	log_emit(LOG_INFO, NULL, "long", fields); /* too long to be kept */
+	g_autofree char *late = take_log();
+	assert_true(strlen(late) > 19 * 500);
+	g_autofree char *all = g_strconcat(early, late, NULL);
+	g_auto(GStrv) lines = g_strsplit(all, "\n", -1);
+	assert_int_equal(g_strv_length(lines), 22);
+	assert_non_null(strstr(lines[20], " info long "));
+	return NULL;
+}
+
+static void
+test_hold(void **state)
+{
+	(void)state;
+	pthread_t thread;
+	log_set(LOG_INFO, LOG_LOGFMT);
+	assert_int_equal(pthread_create(&thread, NULL, hold_some, NULL), 0);
+	pthread_join(thread, NULL);
+}
+
 static void *
 write_many(void *arg)
 {
@@ -223,6 +272,7 @@ main(void)
 		cmocka_unit_test_setup_teardown(test_values, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_fields, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_caps, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_hold, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_threads, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

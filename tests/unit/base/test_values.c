@@ -107,6 +107,8 @@ test_clock_formats(void **state)
 	char text[CLOCK_DATE_MAX];
 	clock_format_iso(1234567890 * USEC_PER_SEC + 123456, text);
 	assert_string_equal(text, "2009-02-13T23:31:30.123456Z");
+	clock_format_iso(1234567890 * USEC_PER_SEC + 7, text); /* the same second */
+	assert_string_equal(text, "2009-02-13T23:31:30.000007Z");
 	clock_format_iso(-1, text);
 	assert_string_equal(text, "1969-12-31T23:59:59.999999Z");
 	clock_format_iso(INT64_MIN, text);
@@ -222,6 +224,15 @@ test_ids_other(void **state)
 		zeros += bytes[i] == 0;
 	assert_true(zeros < 10);
 	ids_random(bytes, 0);
+	/* nothing is given out twice, whatever the sizes */
+	static const size_t sizes[] = {16, 500, 512, 513, 1000, 16};
+	uint8_t last[16] = {0}, drawn[1000];
+	for (size_t i = 0; i < 200; i++) {
+		size_t len = sizes[i % G_N_ELEMENTS(sizes)];
+		ids_random(drawn, len);
+		assert_memory_not_equal(drawn, last, sizeof(last));
+		memcpy(last, drawn + len - sizeof(last), sizeof(last));
+	}
 }
 
 /* ---- limbuf ---- */
