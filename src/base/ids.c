@@ -8,13 +8,19 @@
 #include <sys/random.h>
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/text.h"
 
 static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
-/* Two digits for the worker, then the random part. */
+/* The same digits in the order of their codes: what is greater sorts later. */
+static const char sorted[] = "-0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz";
+
+/* Two digits for the worker, those of the time, then the random part; a notification adds "-b". */
+#define TIME_DIGITS 6
+#define TIME_STEP   (16 * USEC_PER_MS) /* 2^36 of them are 34 years */
 _Static_assert(IDS_WORKERS_MAX == 64 * 64, "two base64url digits");
-_Static_assert(2 + (IDS_ENTROPY_MAX * 8 + 5) / 6 + 1 <= IDS_TX_MAX, "longest id");
+_Static_assert(2 + TIME_DIGITS + (IDS_ENTROPY_MAX * 8 + 5) / 6 + 2 + 1 <= IDS_TX_MAX, "longest id");
 
 void
 ids_random(void *out, size_t len)
@@ -43,6 +49,15 @@ ids_random_below(uint64_t bound)
 	return value % bound;
 }
 
+static void
+print_time(char out[TIME_DIGITS + 1])
+{
+	uint64_t steps = (uint64_t)(clock_wall() / TIME_STEP);
+	out[TIME_DIGITS] = '\0';
+	for (int i = TIME_DIGITS - 1; i >= 0; i--, steps /= 64)
+		out[i] = sorted[steps % 64];
+}
+
 char *
 ids_tx_new(unsigned worker, unsigned entropy)
 {
@@ -51,7 +66,10 @@ ids_tx_new(unsigned worker, unsigned entropy)
 	uint8_t bytes[IDS_ENTROPY_MAX];
 	ids_random(bytes, entropy);
 	g_autofree char *random = text_base64url(bytes, entropy);
-	return g_strdup_printf("%c%c%s", digits[worker / 64], digits[worker % 64], random);
+	const char owner[] = {digits[worker / 64], digits[worker % 64], '\0'};
+	char when[TIME_DIGITS + 1];
+	print_time(when);
+	return g_strconcat(owner, when, random, NULL);
 }
 
 static unsigned
