@@ -8,13 +8,19 @@
 #include <sys/random.h>
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/text.h"
 
 static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
-/* Two digits for the worker, then the random part. */
+/* The same digits in the order of their codes: what is greater sorts later. */
+static const char sorted[] = "-0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz";
+
+/* Two digits for the worker, those of the time, then the random part; a notification adds "-b". */
+#define TIME_DIGITS 6
+#define TIME_STEP   (16 * USEC_PER_MS) /* 2^36 of them are 34 years */
 _Static_assert(IDS_WORKERS_MAX == 64 * 64, "two base64url digits");
-_Static_assert(2 + (IDS_ENTROPY_MAX * 8 + 5) / 6 + 1 <= IDS_TX_MAX, "longest id");
+_Static_assert(2 + TIME_DIGITS + (IDS_ENTROPY_MAX * 8 + 5) / 6 + 2 + 1 <= IDS_TX_MAX, "longest id");
 
 static void
 fill_random(uint8_t *at, size_t len)
@@ -79,6 +85,15 @@ put_base64url(char *out, const uint8_t *bytes, size_t len)
 	return out;
 }
 
+static char *
+put_time(char *out)
+{
+	uint64_t steps = (uint64_t)(clock_wall() / TIME_STEP);
+	for (int i = TIME_DIGITS - 1; i >= 0; i--, steps /= 64)
+		out[i] = sorted[steps % 64];
+	return out + TIME_DIGITS;
+}
+
 char *
 ids_tx_new(unsigned worker, unsigned entropy)
 {
@@ -87,7 +102,7 @@ ids_tx_new(unsigned worker, unsigned entropy)
 	uint8_t bytes[IDS_ENTROPY_MAX];
 	ids_random(bytes, entropy);
 	char id[IDS_TX_MAX] = {digits[worker / 64], digits[worker % 64]};
-	*put_base64url(id + 2, bytes, entropy) = '\0';
+	*put_base64url(put_time(id + 2), bytes, entropy) = '\0';
 	return g_strdup(id);
 }
 

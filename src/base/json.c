@@ -90,14 +90,6 @@ json_parse_file(const char *path, GError **ret_error)
 	return json_parse(path, text, len, ret_error);
 }
 
-char *
-json_print(const json_t *value)
-{
-	char *text = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
-	k_assert(text != NULL); /* fails only for NULL and for values that contain themselves */
-	return text;
-}
-
 const char *
 json_get_str(const json_t *object, const char *key)
 {

@@ -174,12 +174,16 @@ output_finish(Output *output, const char *reason)
 	output_linger(output);
 }
 
+/* Chance in few steps: what fails together is spread, yet lies together in the index of due times,
+ * where one commit then changes some pages and not one for each message. */
+#define JITTER_STEPS 8
+
 RetryVerdict
 output_plan_retry(Output *output)
 {
+	double jitter = (double)ids_random_below(JITTER_STEPS + 1) / JITTER_STEPS;
 	return retry_next(&output->endpoint->retry, output->creation, clock_wall_sec(),
-			  output->tx->attempt_count, (double)ids_random_below(1000) / 1000,
-			  &output->next_attempt);
+			  output->tx->attempt_count, jitter, &output->next_attempt);
 }
 
 void

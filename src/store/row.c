@@ -117,6 +117,14 @@ job_clear_answer(Job *job)
 }
 
 void
+job_keep_error(Job *job)
+{
+	GError *keep = g_steal_pointer(&job->error);
+	job_clear_answer(job);
+	job->error = keep;
+}
+
+void
 job_add_damaged(Job *job, const char *id, const char *reason)
 {
 	if (job->damaged == NULL)

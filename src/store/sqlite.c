@@ -17,7 +17,7 @@
 
 /* Pages of the write-ahead log from which on it is written back: when idle, and in any case. */
 #define WAL_PAGES_IDLE 1000
-#define WAL_PAGES_MAX  16000
+#define WAL_PAGES_MAX  4000
 /* Pages given back to the file system after one collection. */
 #define INCREMENTAL_VACUUM "PRAGMA incremental_vacuum(2000)"
 
@@ -468,6 +468,40 @@ run_member(Backend *backend, Job *job)
 	return ok ? GROUP_GOES_ON : GROUP_UNDONE;
 }
 
+/* Whether the transaction is as good as if the job had never been tried.  A claim keeps notes
+ * besides the database's. */
+static bool
+left_no_trace(const Db *db, const Job *job, sqlite3_int64 changes)
+{
+	return job->kind != JOB_CLAIM && db_in_transaction(db) &&
+	       sqlite3_total_changes64(db->handle) == changes;
+}
+
+/* Without savepoints: with them SQLite copies each page that a job touches before it changes it.
+ * They are needed for a job that fails after it has written, which hardly happens. */
+static GroupEnd
+run_all(Backend *backend, Job *jobs, GError **ret_error)
+{
+	Db *db = db_of(backend);
+	if (!begin(backend, jobs, ret_error))
+		return GROUP_LOST;
+	GroupEnd end = GROUP_GOES_ON;
+	for (Job *job = jobs; end == GROUP_GOES_ON && job != NULL; job = job->next) {
+		sqlite3_int64 changes = sqlite3_total_changes64(db->handle);
+		if (db_run_job(db, job))
+			continue;
+		if (left_no_trace(db, job, changes))
+			job_keep_error(job);
+		else
+			end = GROUP_UNDONE;
+	}
+	if (end == GROUP_GOES_ON)
+		end = commit(backend, ret_error);
+	if (end != GROUP_COMMITTED)
+		rollback(backend);
+	return end;
+}
+
 /* Errors are left alone here: they come back with the next job that writes. */
 static void
 maintain(Backend *backend, bool idle, bool collected)
@@ -530,6 +564,7 @@ open_reader(Backend *backend, const StoreConfig *config, GError **ret_error)
 static const BackendOps OPS = {
 	.close = close_backend,
 	.open_reader = open_reader,
+	.run_all = run_all,
 	.begin = begin,
 	.run_member = run_member,
 	.commit = commit,

@@ -98,9 +98,7 @@ fail_job(Job *job, const GError *error)
 				     ? g_error_copy(error)
 				     : g_error_new_literal(K_ERROR, K_ERROR_STORE,
 							   "database: the transaction was lost");
-	GError *keep = g_steal_pointer(&job->error);
-	job_clear_answer(job);
-	job->error = keep;
+	job_keep_error(job);
 }
 
 /* What was done in a transaction that did not come to its end never happened, whatever the single

@@ -62,6 +62,8 @@ typedef struct Job {
 } Job;
 
 void job_clear_answer(Job *job);
+/* What it had answered before it failed goes. */
+void job_keep_error(Job *job);
 /* Answers of a claim. */
 void job_add_damaged(Job *job, const char *id, const char *reason);
 /* The one row; moved. */

@@ -24,6 +24,10 @@ from devkit.crash import harness
 
 CONFIGS = os.path.join(ROOT, "tests", "bench")
 PROBES = 4
+# What each stored row must say of its attempt, else something else than the next hop was measured.
+UNTRIED = {"down": "coalesce(responses, '') NOT LIKE '%Connection refused%'",
+           "4xx": "coalesce(responses, '') NOT LIKE '%command failed%'"
+                  " AND coalesce(responses, '') NOT LIKE '%too many connections to the next hop%'"}
 DEFERRED = """\
 defer_transports = smtp, relay, error, retry
 maximal_backoff_time = 4000s
@@ -71,7 +75,8 @@ class Subject:
     def cpu_seconds(self):
         return sum(procs.cpu_seconds(server.pid) for server in self.servers)
 
-    def stored(self):
+    def stored(self, where="true"):
+        """What lies in the queue."""
         raise NotImplementedError
 
     def round(self, args):
@@ -102,10 +107,10 @@ class SqliteSubject(Subject):
         super().__init__("sqlite", port, [server])
         self.path = path
 
-    def stored(self):
+    def stored(self, where="true"):
         """Read only, and only after the server has ended."""
         with sqlite3.connect(f"file:{self.path}?mode=ro", uri=True) as database:
-            count = database.execute("SELECT count(*) FROM tx").fetchone()[0]
+            count = database.execute(f"SELECT count(*) FROM tx WHERE {where}").fetchone()[0]
         database.close()
         return count
 
@@ -115,8 +120,8 @@ class PostgresSubject(Subject):
         super().__init__("postgresql", port, [server])
         self.cluster = cluster
 
-    def stored(self):
-        return int(self.cluster.sql("SELECT count(*) FROM tx"))
+    def stored(self, where="true"):
+        return int(self.cluster.sql(f"SELECT count(*) FROM koukan.tx WHERE {where}"))
 
 
 class PostfixSubject(Subject):
@@ -127,8 +132,8 @@ class PostfixSubject(Subject):
     def cpu_seconds(self):
         return self.postfix.cpu_seconds()
 
-    def stored(self):
-        """Queue files, whichever queue they are in."""
+    def stored(self, where="true"):
+        """Queue files, whichever queue they are in; none that was tried, deferred as they are."""
         spool = os.path.join(self.postfix.folder, "spool")
         return sum(len(files) for queue in ("maildrop", "incoming", "active", "deferred")
                    for _, _, files in os.walk(os.path.join(spool, queue)))
@@ -265,6 +270,10 @@ def store(args):
             if isinstance(each, SqliteSubject):
                 each.servers[0].stop()
             each.count = each.stored()
+            untried = 0 if isinstance(each, PostfixSubject) else each.stored(UNTRIED[args.hop])
+            if untried:
+                raise Failed(f"{each.name}: {untried} of {each.count} messages failed elsewhere "
+                             "than at the next hop")
         step("store")
         table(made, args)
         return 0 if all(each.count >= each.sent for each in made) else 1

@@ -387,6 +387,36 @@ test_json(void **state)
 	assert_null(json_parse("t", "{}\0", 3, NULL));
 }
 
+/* What is printed is what the library would have printed, byte for byte. */
+static void
+test_json_print(void **state)
+{
+	(void)state;
+	static const char *const texts[] = {
+		"{}",
+		"[]",
+		"[[],{},\"\",0,-0,null,true,false]",
+		"{\"\":{\"a b\":[{\"c\\u0001\\\"\":[]}]}}",
+		"\"\\\"\\\\\\/\\b\\f\\n\\r\\t\\u0001\\u001f\\u007f\\u0080\\u2028\\ud83d\\ude00\"",
+		"\"plain, then \\n\\n and the end\\u0000\"",
+		"[9223372036854775807,-9223372036854775808,-1,10,100,1234567890]",
+		"[0.5,-1e300,1e-300,1.0,0.1,123456789.125,5e-324,1.7976931348623157e308]",
+	};
+	for (size_t i = 0; i < G_N_ELEMENTS(texts); i++) {
+		g_autoptr(json_t) value = json_loads(
+			texts[i], JSON_DECODE_ANY | JSON_ALLOW_NUL | JSON_REJECT_DUPLICATES, NULL);
+		assert_non_null(value);
+		g_autofree char *want = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
+		g_autofree char *got = json_print(value);
+		assert_string_equal(got, want);
+	}
+	g_autofree char *keys = g_strnfill(5000, 'k');
+	g_autoptr(json_t) deep = json_pack("{s:{s:s}}", keys, keys, keys);
+	g_autofree char *want = json_dumps(deep, JSON_COMPACT);
+	g_autofree char *got = json_print(deep);
+	assert_string_equal(got, want);
+}
+
 static void
 test_json_depth(void **state)
 {
@@ -438,12 +468,12 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_parse_u64), cmocka_unit_test(test_compare),
-		cmocka_unit_test(test_escape),    cmocka_unit_test(test_base64url),
-		cmocka_unit_test(test_distance),  cmocka_unit_test(test_host_port),
-		cmocka_unit_test(test_addr),      cmocka_unit_test(test_cidr),
-		cmocka_unit_test(test_json),      cmocka_unit_test(test_json_depth),
-		cmocka_unit_test(test_json_get),
+		cmocka_unit_test(test_parse_u64),  cmocka_unit_test(test_compare),
+		cmocka_unit_test(test_escape),     cmocka_unit_test(test_base64url),
+		cmocka_unit_test(test_distance),   cmocka_unit_test(test_host_port),
+		cmocka_unit_test(test_addr),       cmocka_unit_test(test_cidr),
+		cmocka_unit_test(test_json),       cmocka_unit_test(test_json_print),
+		cmocka_unit_test(test_json_depth), cmocka_unit_test(test_json_get),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -165,6 +165,34 @@ test_error(void **state)
 
 /* ---- ids ---- */
 
+/* Of one worker, later ids sort behind earlier ones, however long they are apart. */
+static void
+test_ids_order(void **state)
+{
+	(void)state;
+	static const Usec steps[] = {0,
+				     16 * USEC_PER_MS,
+				     63 * 16 * USEC_PER_MS,
+				     USEC_PER_SEC,
+				     3600 * USEC_PER_SEC,
+				     86400 * USEC_PER_SEC,
+				     300 * 86400 * USEC_PER_SEC};
+	clock_test_begin(1, INT64_C(1795373347) * USEC_PER_SEC);
+	g_autofree char *last = ids_tx_new(5, 16);
+	for (size_t i = 0; i < G_N_ELEMENTS(steps); i++) {
+		clock_test_advance(steps[i]);
+		char *id = ids_tx_new(5, 16);
+		int order = strncmp(last, id, 8);
+		if (steps[i] == 0)
+			assert_int_equal(order, 0);
+		else
+			assert_true(order < 0);
+		g_free(last);
+		last = id;
+	}
+	clock_test_end();
+}
+
 static void
 test_ids_tx(void **state)
 {
@@ -174,8 +202,8 @@ test_ids_tx(void **state)
 		unsigned entropy;
 		size_t len;
 	} cases[] = {
-		{0, 0, 2 + 22},     {1, 16, 2 + 22},    {63, 17, 2 + 23},     {64, 32, 2 + 43},
-		{4095, 64, 2 + 86}, {4095, 65, 2 + 86}, {7, 4000000, 2 + 86},
+		{0, 0, 8 + 22},     {1, 16, 8 + 22},    {63, 17, 8 + 23},     {64, 32, 8 + 43},
+		{4095, 64, 8 + 86}, {4095, 65, 8 + 86}, {7, 4000000, 8 + 86},
 	};
 	for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
 		g_autofree char *a = ids_tx_new(cases[i].worker, cases[i].entropy);
@@ -186,6 +214,9 @@ test_ids_tx(void **state)
 		assert_int_equal(ids_tx_worker(a, IDS_WORKERS_MAX), cases[i].worker);
 		assert_int_equal(ids_tx_worker(a, 3), cases[i].worker % 3);
 	}
+	g_autofree char *most = ids_tx_new(4095, IDS_ENTROPY_MAX);
+	g_autofree char *notice = g_strconcat(most, "-b", NULL);
+	assert_true(ids_tx_is_valid(notice));
 	static const char *const odd[] = {"", "A", "!", "!!", "A!", "\xff\xff"};
 	for (size_t i = 0; i < G_N_ELEMENTS(odd); i++) {
 		assert_true(ids_tx_worker(odd[i], 4) < 4);
@@ -372,10 +403,11 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_check),  cmocka_unit_test(test_clock_formats),
-		cmocka_unit_test(test_clock),  cmocka_unit_test(test_error),
-		cmocka_unit_test(test_ids_tx), cmocka_unit_test(test_ids_other),
-		cmocka_unit_test(test_limbuf), cmocka_unit_test(test_defer),
+		cmocka_unit_test(test_check),     cmocka_unit_test(test_clock_formats),
+		cmocka_unit_test(test_clock),     cmocka_unit_test(test_error),
+		cmocka_unit_test(test_ids_tx),    cmocka_unit_test(test_ids_order),
+		cmocka_unit_test(test_ids_other), cmocka_unit_test(test_limbuf),
+		cmocka_unit_test(test_defer),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -427,6 +427,51 @@ test_failed_member(void **state)
 		ask_clear(&asks[i]);
 }
 
+/* Jobs that fail without having written leave what was done before and behind them alone. */
+static void
+test_harmless_failures(void **state)
+{
+	Fixture *f = *state;
+	g_autofree char *data = pattern(4 * 1024 * 1024);
+	g_autoptr(Blob) large = blob_new_bytes(data, 4 * 1024 * 1024);
+	g_autoptr(Blob) body = blob_new_bytes("body", 4);
+	Ask asks[] = {
+		{.kind = JOB_INSERT, .row = make_mail("large", 1000, large)},
+		{.kind = JOB_INSERT, .row = make_mail("a", 100, body)},
+		{.kind = JOB_LOAD, .id = "none", .with_blobs = true},
+		{.kind = JOB_INSERT, .row = leased(make_mail("b", 100, body))},
+		{.kind = JOB_UPDATE, .row = make_row("a", 50)}, /* not leased */
+		{.kind = JOB_CANCEL, .id = "b", .text = "x"},   /* leased */
+		{.kind = JOB_ACT, .id = "none", .action = STORE_HOLD, .text = "x"},
+		{.kind = JOB_REUSE, .id = "none"},
+		{.kind = JOB_UPDATE, .row = make_row("b", 50)},
+		{.kind = JOB_CLAIM, .time = 100, .limit = 10},
+		{.kind = JOB_LOAD, .id = "none"},
+	};
+	static const int WANT[] = {OK,
+				   OK,
+				   K_ERROR_NOT_FOUND,
+				   OK,
+				   K_ERROR_CONFLICT,
+				   K_ERROR_CONFLICT,
+				   K_ERROR_NOT_FOUND,
+				   K_ERROR_NOT_FOUND,
+				   OK,
+				   OK,
+				   K_ERROR_NOT_FOUND};
+	ask_all(f, asks, G_N_ELEMENTS(asks));
+	for (size_t i = 0; i < G_N_ELEMENTS(asks); i++) {
+		if (asks[i].code != WANT[i])
+			fail_msg("%zu: %d %s", i, asks[i].code, asks[i].message);
+		assert_true(asks[i].code == OK || asks[i].rows == NULL);
+	}
+	assert_int_equal(asks[9].rows->len, 2);
+	assert_int_equal(sql(f, "SELECT count(*) FROM tx"), 3);
+	assert_int_equal(sql(f, "SELECT refs FROM blob WHERE len=4"), 2);
+	for (size_t i = 0; i < G_N_ELEMENTS(asks); i++)
+		ask_clear(&asks[i]);
+}
+
 static void
 test_queue_full(void **state)
 {
@@ -553,8 +598,8 @@ main(void)
 		STORE_TEST(test_bodies),          STORE_TEST(test_sharing),
 		STORE_TEST(test_reuse),           STORE_TEST(test_collect),
 		STORE_TEST(test_foreign_ids),     STORE_TEST(test_group_commit),
-		STORE_TEST(test_failed_member),   STORE_TEST(test_queue_full),
-		STORE_TEST(test_many_workers),
+		STORE_TEST(test_failed_member),   STORE_TEST(test_harmless_failures),
+		STORE_TEST(test_queue_full),      STORE_TEST(test_many_workers),
 	};
 	return STORE_RUN(tests);
 }
