@@ -141,7 +141,8 @@ static void
 on_claimed(void *arg, const StoreResult *result)
 {
 	Router *router = arg;
-	router->claiming = false;
+	const bool again = router->claim_again;
+	router->claiming = router->claim_again = false;
 	if (result->error != NULL) {
 		log_error(NULL, "store.claim_failed", LOG_S("error", result->error->message));
 		timer_set(&router->poll, POLL_INTERVAL);
@@ -157,7 +158,7 @@ on_claimed(void *arg, const StoreResult *result)
 		destinations_enter(router->destinations, due->row->destination, DESTINATION_QUEUED);
 		worker_post(due->home->worker, take_due, due);
 	}
-	timer_set(&router->poll, count > 0 ? 0 : POLL_INTERVAL);
+	timer_set(&router->poll, count > 0 || again ? 0 : POLL_INTERVAL);
 }
 
 static void
@@ -168,8 +169,11 @@ claim(void *arg)
 	if (atomic_load(&router->draining))
 		return;
 	replan_watch(&router->replan, router);
-	if (router->claiming)
-		return; /* its answer asks again */
+	if (router->claiming) {
+		/* The claim under way may not know of what woke us: its answer asks again. */
+		router->claim_again = true;
+		return;
+	}
 	if (!store_is_leaseholder(router->store)) {
 		timer_set(&router->poll, POLL_INTERVAL);
 		return;

@@ -14,7 +14,10 @@
  *
  * Responsibility decides what is written (design D3): a row exists once retries are enabled and
  * the body is complete, and from then on the store knows each change of hands before anybody is
- * told.  Everything else lives in memory: its client still holds the message.
+ * told.  Everything else lives in memory: its client still holds the message.  A client that has
+ * uploaded all of it is told so once the row is there; or, when the store refused that row, once
+ * the next hop has taken the message; or, when it has failed by then, once its notification is
+ * stored.
  *
  * Owner: the RouterHome of its worker.  Own worker only. */
 #include <stdbool.h>

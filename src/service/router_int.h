@@ -34,7 +34,7 @@ struct Router {
 
 	/* dequeue and garbage collection, worker 0 only */
 	Timer poll;
-	bool started, claiming;
+	bool started, claiming, claim_again;
 	Replan replan;
 	Gc gc;
 };

@@ -69,8 +69,9 @@
 	X(TX_HOLD, "UPDATE tx SET held=1, held_reason=?2, last_update=?3 WHERE n=?1")              \
 	X(TX_FREE, "UPDATE tx SET held=0, held_reason=NULL, crashes=0, next_attempt=?2,"           \
 		   " last_update=?3 WHERE n=?1")                                                   \
-	X(TX_REPLAN, "UPDATE tx SET next_attempt=?1 WHERE n IN (SELECT n FROM tx INDEXED BY"       \
-		     " tx_waiting WHERE " IS_WAITING " AND next_attempt>?2 LIMIT ?3)")             \
+	X(TX_REPLAN, "UPDATE tx SET next_attempt=?1 WHERE n IN (SELECT n FROM dest CROSS JOIN"     \
+		     " tx INDEXED BY tx_waiting WHERE destination=name AND " IS_WAITING            \
+		     " AND next_attempt>?2 LIMIT ?3)")                                             \
 	X(TX_OLD, "SELECT n, body FROM tx WHERE " IS_FINAL " AND last_update<?1"                   \
 		  " ORDER BY last_update LIMIT ?2")                                                \
 	X(TX_DELETE, "DELETE FROM tx WHERE n=?1")                                                  \

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rules of the queue at the edges: notifications beyond ASCII, senders that are gone, chains without
 retries, failures before the message is there."""
+import os
+import sqlite3
+import threading
 import time
 
 import queue_tool as tool
@@ -111,3 +114,45 @@ def test_failed_for_now_before_the_message_came(world):
         tx = rest.final(location)
     assert tx["final_attempt_reason"] == "upstream response success"
     assert len(hop.with_text(mark)) == 1
+
+
+def test_place_that_becomes_free_during_a_claim(world):
+    """Its only place is given back while the store is being asked for others: the destination's next
+    message follows at once, not with the next poll a second later."""
+    go_on = threading.Event()
+
+    def on_data(_message):
+        go_on.wait(20)
+    hop = world.hop(on_rcpt=lambda _address: "451 4.3.0 later", on_data=on_data)
+    world.start(edit_router=lambda text: tool.slow_retries(text).replace(
+        "koukan:\n", "koukan:\n  per_destination: 1\n"))
+    database = sqlite3.connect(os.path.join(world.values["state_dir"], "koukan.db"),
+                               isolation_level=None)
+    pauses = []
+    for turn in range(4):  # a busy machine may spoil one or two
+        hop.on_rcpt = lambda _address: "451 4.3.0 later"
+        go_on.clear()
+        before = len(hop.taken)
+        for _ in range(2):
+            tool.wait_attempts(world, tool.submit(world, token(), "bob@one.example"))
+        hop.on_rcpt = None
+        data = len([line for line in hop.commands if line == "DATA"])
+        tool.run(world, "retry", "--all")
+        procs.wait_until(lambda: len([line for line in hop.commands if line == "DATA"]) > data,
+                         "the first one to be under way")
+        database.execute("BEGIN IMMEDIATE")
+        time.sleep(1.3)  # by now the next poll has come to the locked store
+        go_on.set()
+        procs.wait_until(lambda: len(hop.taken) == before + 1, "the first one")
+        procs.wait_until(lambda: world.router_server.err().count("upstream response success")
+                         == 2 * turn + 1, "the router to know")
+        database.execute("ROLLBACK")
+        begin = time.monotonic()
+        procs.wait_until(lambda: len(hop.taken) == before + 2, "the second one")
+        pauses.append(time.monotonic() - begin)
+        procs.wait_until(lambda: world.router_server.err().count("upstream response success")
+                         == 2 * turn + 2, "the router to know of both")
+        if pauses[-1] < 0.7:
+            break
+    database.close()
+    assert pauses[-1] < 0.7, pauses
