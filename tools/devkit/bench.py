@@ -14,7 +14,10 @@ message.  CPU is the user and system time of the servers' processes, all threads
 of those alive.  Arrived is what smtp-sink counted.  What machines do differs: compare the ratios.
 
 `store`: submissions that are stored before their 250, since the next hop is down; SQLite,
-PostgreSQL and Postfix's queue.  Acknowledged/s, CPU, and p50 and p99 of the 250."""
+PostgreSQL and Postfix's queue.  Acknowledged/s, CPU, and p50 and p99 of the 250.
+
+`replicas`: 1, 2 and 3 servers on one PostgreSQL: stored before the 250, then delivered out of the
+queue."""
 import os
 import re
 import statistics
@@ -31,8 +34,8 @@ CONFIGS = os.path.join(ROOT, "tests", "bench")
 class Sink:
     """smtp-sink, counting."""
 
-    def __init__(self, group, name):
-        self.port = procs.free_port()
+    def __init__(self, group, name, port=None):
+        self.port = port or procs.free_port()
         self.proc = group.add(procs.Proc(
             "sink-" + name, ["smtp-sink", "-c", "-m", "500", *self.user(), f"127.0.0.1:{self.port}",
                              "1000"],
@@ -186,10 +189,10 @@ def relay(args):
 
 
 def add_arguments(parser):
-    parser.add_argument("what", choices=["relay", "store"])
+    parser.add_argument("what", choices=["relay", "store", "replicas"])
     parser.add_argument("--messages", type=int, default=3000, metavar="N", help="a round (3000)")
     parser.add_argument("--sessions", type=int, metavar="N",
-                        help="at a time (relay: 10, store: 50)")
+                        help="at a time (relay: 10, else 50)")
     parser.add_argument("--size", type=int, default=1024, metavar="BYTES", help="each (1024)")
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="(3)")
     parser.add_argument("--reuse", action="store_true", help="many messages a connection")
@@ -207,4 +210,8 @@ def main(args):
         from devkit import bench_store
         args.sessions = args.sessions or 50
         return bench_store.store(args)
+    if args.what == "replicas":
+        from devkit import bench_replicas
+        args.sessions = args.sessions or 50
+        return bench_replicas.replicas(args)
     return relay(args)
