@@ -115,7 +115,8 @@ def frozen_replica(options):
         result.check(hanging == 0 and load.started == total,
                      f"{load.started} of {total} messages submitted, {hanging} clients hang")
         check_thawed(scene, replicas[1])
-        scene.finish(load, replicas, restart=False)
+        verdict = scene.finish(load, replicas, restart=False)
+        result.check(verdict.queued == 0, f"{verdict.queued} never left")
         return result
 
 
