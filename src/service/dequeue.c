@@ -11,11 +11,13 @@
 #define CLAIM_MAX     100                   /* rows at once */
 #define NEVER         INT64_C(253402300799) /* the end of the year 9999 */
 #define CLASH_PAUSE   (10 * USEC_PER_MS)
+#define AGAIN_PAUSE   (1 * USEC_PER_SEC)
 
 /* A claimed row on its way to an Output. */
 typedef struct Due {
 	RouterHome *home;
 	StoreRow *row;
+	bool again; /* an attempt of the former lease was at work here */
 	Timer timer;
 	struct Due *next, *prev; /* of those that wait, in the home */
 } Due;
@@ -93,6 +95,26 @@ start(RouterHome *home, const StoreRow *row)
 	output_start(output, NULL, NULL);
 }
 
+/* An attempt of a former lease has ended.  Either it wrote its result, by the lease that we have
+ * got again, or it had lost the lease when it tried: then the row is still as it was claimed, and
+ * nobody works on it. */
+static void
+on_looked(void *arg, const StoreResult *result)
+{
+	Due *due = arg;
+	if (result->error != NULL && result->error->code != K_ERROR_NOT_FOUND) {
+		timer_set(&due->timer, AGAIN_PAUSE);
+		return;
+	}
+	const StoreRow *now = result->error == NULL ? g_ptr_array_index(result->rows, 0) : NULL;
+	if (now != NULL && now->leased && now->owner_uri == NULL &&
+	    now->version == due->row->version)
+		start(due->home, due->row);
+	else
+		router_leave(due->home->router, due->row->destination, DESTINATION_QUEUED);
+	due_free(due);
+}
+
 static void
 run_due(void *arg)
 {
@@ -102,6 +124,10 @@ run_due(void *arg)
 	Output *former = tx != NULL ? router_find(home, tx) : NULL;
 	switch (former != NULL ? output_make_way(former) : OUTPUT_GONE) {
 	case OUTPUT_GONE:
+		if (due->again) {
+			store_load(home->router->store, due->row->id, false, on_looked, due);
+			return;
+		}
 		start(home, due->row);
 		break;
 	case OUTPUT_LEAVING:
@@ -109,9 +135,11 @@ run_due(void *arg)
 		return;
 	case OUTPUT_STAYS:
 		/* Our lease had run out and we got it back: what is at work here goes on. */
-		log_warn(&((LogCtx){.tx = due->row->id}), "queue.claimed_again");
-		router_leave(home->router, due->row->destination, DESTINATION_QUEUED);
-		break;
+		if (!due->again)
+			log_warn(&((LogCtx){.tx = due->row->id}), "queue.claimed_again");
+		due->again = true;
+		timer_set(&due->timer, AGAIN_PAUSE);
+		return;
 	}
 	due_free(due);
 }

@@ -190,6 +190,9 @@ set_up(Pg *pg, PGconn *conn, GError **ret_error)
 		 * destination's, and its session cannot be taken for dead.  Shorter than what the
 		 * others wait, so that nothing of theirs fails. */
 		{"idle_in_transaction_session_timeout", MAX(3 * pg->wait / 5, USEC_PER_SEC)},
+		/* A machine that is gone in the middle of an answer, the same; the server's default
+		 * is a quarter of an hour. */
+		{"tcp_user_timeout", 15 * USEC_PER_SEC},
 	};
 	for (size_t i = 0; i < G_N_ELEMENTS(timeouts); i++) {
 		g_autofree char *value = g_strdup_printf("%" G_GINT64_FORMAT "ms",

@@ -117,7 +117,8 @@
 	X(TX_OLD, "SELECT n, body FROM tx WHERE " PG_FINAL " AND last_update<$1"                   \
 		  " ORDER BY last_update LIMIT $2 FOR UPDATE SKIP LOCKED")                         \
 	X(TX_DELETE, "DELETE FROM tx WHERE n=ANY($1::bigint[])")                                   \
-	X(TX_DISOWN, "UPDATE tx SET final_reason='not acknowledged', session=0, last_update=$3"    \
+	X(TX_DISOWN, "UPDATE tx SET id=id||'-'||n, final_reason='not acknowledged', session=0,"    \
+		     " last_update=$3"                                                             \
 		     " WHERE id=ANY($1::text[]) AND session IN (0,$2) AND final_reason IS NULL")   \
 	X(TX_UNCLAIM_DEST,                                                                         \
 	  "INSERT INTO dest (name, due) SELECT destination, min(next_attempt) FROM tx"             \

@@ -20,7 +20,7 @@ pg_alive(Pg *pg, Deadline since)
 /* ---- what a lost connection left ---- */
 
 /* The group was committed after its jobs were told that it failed: nobody waits for what it
- * inserted, nobody works on what it claimed. */
+ * inserted, nobody works on what it claimed.  The ids are free for those who try again. */
 static bool
 disown(Pg *pg, const PgOrphans *orphans, GError **ret_error)
 {

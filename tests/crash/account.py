@@ -89,6 +89,14 @@ def death_gap(copy, runs):
     return run.end - copy.time
 
 
+def is_before_freeze(copy, runs):
+    """Was the run that delivered it frozen before it could write that down?  It may itself deliver
+    the message again, once it goes on and finds its lease gone."""
+    run = runs.get(copy.generation)
+    return run is not None and any(start - WINDOW < copy.time < start + 0.5
+                                   for start, _ in run.frozen)
+
+
 def is_around_freeze(copy, runs):
     """Was it delivered by a run that was frozen just after or has just been thawed?"""
     run = runs.get(copy.generation)
@@ -106,7 +114,8 @@ def count_duplicates(verdict, key, copies, runs):
         elif gap is not None and other:
             verdict.explained += 1
             verdict.longest = max(verdict.longest, gap)
-        elif other and (is_around_freeze(before, runs) or is_around_freeze(after, runs)):
+        elif is_before_freeze(before, runs) or (other and (
+                is_around_freeze(before, runs) or is_around_freeze(after, runs))):
             verdict.explained += 1
         else:
             verdict.unexplained.append((key, copies))

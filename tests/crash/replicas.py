@@ -99,8 +99,12 @@ def frozen_replica(options):
         scene.bad_weather("up", "up", "4xx-rcpt", "4xx-data")
         scene.sink.delay = 0.01  # so that attempts are under way at any moment
         wait_for(lambda: load.started >= total // 4, 300)
+        fill_hands(scene, replicas[1])
         frozen = threading.Thread(target=freeze, args=(scene, replicas[1], LEASE + 5))
         frozen.start()
+        time.sleep(2)  # the next hop takes what is on its way, and the frozen one does not hear it
+        scene.sink.delay = 0.01
+        scene.bad_weather("up", "up", "4xx-rcpt", "4xx-data")
         wait_for(lambda: load.started >= total // 2, 300)
         replicas[2].kill()
         scene.say(f"killed one after {load.ledger.count()} acknowledged")
@@ -111,8 +115,22 @@ def frozen_replica(options):
         result.check(hanging == 0 and load.started == total,
                      f"{load.started} of {total} messages submitted, {hanging} clients hang")
         check_thawed(scene, replicas[1])
-        scene.finish(load, replicas, restart=False)
+        verdict = scene.finish(load, replicas, restart=False)
+        result.check(verdict.queued == 0, f"{verdict.queued} never left")
         return result
+
+
+def fill_hands(scene, replica):
+    """Until the replica has claimed stored messages and waits for the next hop's word on them."""
+    scene.good_weather()
+    scene.sink.set_mode("4xx-data")
+    time.sleep(2)
+    scene.sink.delay = 0.4  # below what account takes for "just after" the freeze
+    scene.sink.set_mode("up")
+    time.sleep(1)
+    held = scene.database.sql("SELECT count(*) FROM tx t JOIN session s ON s.id=t.session WHERE "
+                              f"s.live AND s.uri='{replica.rest}' AND t.final_reason IS NULL")
+    scene.say(f"{held.strip()} leases of the one that is frozen")
 
 
 def check_thawed(scene, replica):
@@ -120,7 +138,7 @@ def check_thawed(scene, replica):
     result, run = scene.result, replica.runs[-1]
     noticed = wait_for(lambda: replica.log("lease_lost"), 10)
     result.note(f"the frozen one wrote {len(noticed)} results of lost leases to its log only"
-                if noticed else "the frozen one had no attempt under way")
+                if noticed else "the frozen one had no stored message under way")
     thawed = run.frozen[-1][1]
     extra = Load(replica, scene.marks, {"rest": 1}, sink=scene.sink, limit=20, plain=True)
     extra.join(30)

@@ -16,7 +16,10 @@ of those alive.  Arrived is what smtp-sink counted.  What machines do differs: c
 `store`: submissions that are stored before their 250, since the next hop is down; SQLite,
 PostgreSQL and Postfix's queue.  Acknowledged/s, CPU, and p50 and p99 of the 250.
 
-`latency`: from the client's final dot to the 250, through the same X as `relay`."""
+`latency`: from the client's final dot to the 250, through the same X as `relay`.
+
+`replicas`: 1, 2 and 3 servers on one PostgreSQL: stored before the 250, then delivered out of the
+queue."""
 import os
 import re
 import statistics
@@ -33,8 +36,8 @@ CONFIGS = os.path.join(ROOT, "tests", "bench")
 class Sink:
     """smtp-sink, counting."""
 
-    def __init__(self, group, name):
-        self.port = procs.free_port()
+    def __init__(self, group, name, port=None):
+        self.port = port or procs.free_port()
         self.proc = group.add(procs.Proc(
             "sink-" + name, ["smtp-sink", "-c", "-m", "500", *self.user(), f"127.0.0.1:{self.port}",
                              "1000"],
@@ -188,10 +191,10 @@ def relay(args):
 
 
 def add_arguments(parser):
-    parser.add_argument("what", choices=["relay", "store", "latency"])
+    parser.add_argument("what", choices=["relay", "store", "latency", "replicas"])
     parser.add_argument("--messages", type=int, default=3000, metavar="N", help="a round (3000)")
     parser.add_argument("--sessions", type=int, metavar="N",
-                        help="at a time (10; store: 50)")
+                        help="at a time (relay, latency: 10, else 50)")
     parser.add_argument("--size", type=int, default=1024, metavar="BYTES", help="each (1024)")
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="(3)")
     parser.add_argument("--reuse", action="store_true", help="many messages a connection")
@@ -214,4 +217,8 @@ def main(args):
     if args.what == "latency":
         from devkit import bench_latency
         return bench_latency.latency(args)
+    if args.what == "replicas":
+        from devkit import bench_replicas
+        args.sessions = args.sessions or 50
+        return bench_replicas.replicas(args)
     return relay(args)
