@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <stdatomic.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
 
@@ -145,11 +144,24 @@ process_tag(void)
 	return atomic_compare_exchange_strong(&tag, &value, fresh) ? fresh : value;
 }
 
+static char *
+put_hex(char *out, uint64_t value, unsigned width)
+{
+	unsigned count = 1;
+	while (count < 16 && (count < width || value >> 4 * count > 0))
+		count++;
+	for (unsigned i = count; i > 0; i--)
+		*out++ = "0123456789abcdef"[value >> 4 * (i - 1) & 15];
+	return out;
+}
+
 void
 ids_session(char out[IDS_SESSION_MAX])
 {
 	static atomic_ullong counter;
 	unsigned long long number = atomic_fetch_add_explicit(&counter, 1, memory_order_relaxed);
 	/* 6 + 1 + at most 16 hex digits */
-	(void)snprintf(out, IDS_SESSION_MAX, "%06x-%llx", process_tag() >> 8, number);
+	out = put_hex(out, process_tag() >> 8, 6);
+	*out++ = '-';
+	*put_hex(out, number, 1) = '\0';
 }

@@ -88,20 +88,17 @@ line_add_str(Line *line, const char *text)
 #define NEEDS_QUOTES (1U << 0) /* in logfmt */
 #define NEEDS_CARE   (1U << 1) /* an escape, in either format */
 
-static unsigned
-needs_of(unsigned char c)
-{
-	if (c <= 0x20 || c >= 0x7f || c == '"' || c == '\\')
-		return c == ' ' ? NEEDS_QUOTES : NEEDS_CARE;
-	return c == '=' ? NEEDS_QUOTES : 0;
-}
+static const uint8_t needs_of[256] = {
+	[0 ... 0x1f] = NEEDS_CARE, [' '] = NEEDS_QUOTES, ['='] = NEEDS_QUOTES,
+	['"'] = NEEDS_CARE,        ['\\'] = NEEDS_CARE,  [0x7f ... 0xff] = NEEDS_CARE,
+};
 
 static unsigned
 needs_of_text(const char *text, size_t len)
 {
 	unsigned needs = len == 0 ? NEEDS_QUOTES : 0;
 	for (size_t i = 0; i < len; i++)
-		needs |= needs_of((unsigned char)text[i]);
+		needs |= needs_of[(unsigned char)text[i]];
 	return needs;
 }
 
