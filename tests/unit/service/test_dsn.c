@@ -344,8 +344,8 @@ test_asked(void **state)
 		DeferQueue queue = {0};
 		g_autoptr(Tx) tx = tx_new(&queue);
 		g_autoptr(Mailbox) from = mailbox_with("a@x", "ret", c->ret, "ENVID", c->envid);
-		g_autoptr(Mailbox) to = mailbox_with("b@example.net", "NOTIFY", c->notify, "ORCPT",
-						     c->orcpt);
+		g_autoptr(Mailbox)
+			to = mailbox_with("b@example.net", "NOTIFY", c->notify, "ORCPT", c->orcpt);
 		g_autoptr(Blob) raw = blob_new_bytes(original_text, strlen(original_text));
 		g_autoptr(TxBody) body = tx_body_new_raw(raw);
 		tx_set_mail_from(tx, from);
@@ -383,15 +383,9 @@ test_may_return(void **state)
 		const char *text;
 		bool want;
 	} table[] = {
-		{"a: b\r\n\r\nc\r\n", true},
-		{"", false},
-		{"a: b", false},
-		{"a: b\n", false},
-		{"a\rb\r\n", false},
-		{"a\r", false},
-		{"a\xc3\xa4\r\n", false},
-		{at_limit, true},
-		{past_limit, false},
+		{"a: b\r\n\r\nc\r\n", true}, {"", false},         {"a: b", false},
+		{"a: b\n", false},           {"a\rb\r\n", false}, {"a\r", false},
+		{"a\xc3\xa4\r\n", false},    {at_limit, true},    {past_limit, false},
 	};
 	for (size_t i = 0; i < G_N_ELEMENTS(table); i++) {
 		if (dsn_may_return(table[i].text, strlen(table[i].text)) != table[i].want)
