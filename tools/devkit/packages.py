@@ -10,12 +10,13 @@ SETS = {
     "build": [
         "gcc", "libc6-dev", "meson", "ninja-build", "pkg-config",
         "libcmocka-dev", "libcurl4-openssl-dev", "libevent-dev", "libfyaml-dev",
-        "libglib2.0-dev", "libgmime-3.0-dev", "libjansson-dev", "libmicrohttpd-dev",
+        "libglib2.0-dev", "libgmime-3.0-dev", "libgnutls28-dev", "libjansson-dev",
+        "libmicrohttpd-dev",
         "libpq-dev", "libsqlite3-dev", "libssl-dev", "libunbound-dev",
     ],
     "clang": ["clang", "libclang-rt-14-dev", "llvm-14"],
     "lint": ["clang-format", "git"],
-    "test": ["curl", "msmtp", "postgresql", "python3-pytest", "swaks"],
+    "test": ["curl", "msmtp", "postgresql", "python3-pytest", "python3-yaml", "swaks"],
     "bench": ["postfix"],
     "crash": ["e2fsprogs", "gcc", "libc6-dev", "mount", "strace"],
 }
