@@ -103,13 +103,37 @@ refuse(HttpRequest *request, int status, const char *text)
 	return queue_response(request);
 }
 
+typedef struct Fields {
+	HttpFraming *framing;
+	HttpLayout layout;
+	bool look; /* at the layout */
+} Fields;
+
 static enum MHD_Result
 on_header(void *cls, enum MHD_ValueKind kind, const char *key, size_t key_size, const char *value,
 	  size_t value_size)
 {
 	(void)kind;
-	http_framing_add(cls, key, key_size, value != NULL ? value : "", value_size);
+	Fields *fields = cls;
+	http_framing_add(fields->framing, key, key_size, value != NULL ? value : "", value_size);
+	if (fields->look && value != NULL)
+		http_layout_add(&fields->layout, key, value, value_size);
 	return MHD_YES;
+}
+
+/* NULL, or what is wrong with the head. */
+static const char *
+judge_head(HttpRequest *request, const char *version)
+{
+	Fields fields = {.framing = &request->framing,
+			 .look = request->conn->site->server->layout};
+	http_framing_init(&request->framing);
+	http_layout_begin(&fields.layout, version);
+	(void)MHD_get_connection_values_n(request->mhd, MHD_HEADER_KIND, on_header, &fields);
+	const char *bad = http_framing_end(&request->framing, version);
+	if (bad == NULL && fields.look && !http_layout_end(&fields.layout))
+		bad = "bad line end in head";
+	return bad;
 }
 
 /* origin-form or absolute-form (RFC 9112 3.2) into path and query. */
@@ -150,9 +174,7 @@ http_request_begin(HttpRequest *request, struct MHD_Connection *mhd, const char 
 	request->mhd = mhd;
 	request->method = g_strdup(method);
 	http_conn_phase(request->conn, HTTP_PHASE_BODY);
-	http_framing_init(&request->framing);
-	(void)MHD_get_connection_values_n(mhd, MHD_HEADER_KIND, on_header, &request->framing);
-	const char *bad = http_framing_end(&request->framing, version);
+	const char *bad = judge_head(request, version);
 	const HttpServerOptions *limits = &request->conn->site->server->options;
 	if (strlen(request->target) > limits->uri_max)
 		return refuse(request, MHD_HTTP_URI_TOO_LONG, "request target too long");

@@ -291,7 +291,7 @@ site_start_daemon(HttpSite *site, GError **ret_error)
 		flags, 0, NULL, NULL, on_access, site, MHD_OPTION_NOTIFY_CONNECTION, on_connection,
 		site, MHD_OPTION_NOTIFY_COMPLETED, on_completed, site, MHD_OPTION_URI_LOG_CALLBACK,
 		on_target, site, MHD_OPTION_UNESCAPE_CALLBACK, on_unescape, site,
-		MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_CONNECTION_LIMIT,
+		MHD_OPTION_STRICT_FOR_CLIENT, 0, MHD_OPTION_CONNECTION_LIMIT,
 		server->options.connections_max, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
 		server->options.head_max + server->options.uri_max + POOL_SPARE, MHD_OPTION_ARRAY,
 		tls, MHD_OPTION_END);
@@ -484,6 +484,7 @@ http_server_open(Workers *workers, const HttpServerOptions *options, HttpHandler
 	server->handler = handler;
 	server->arg = arg;
 	server->sites = g_ptr_array_new();
+	server->layout = http_layout_is_known();
 	bool ok = load_tls(server, options, ret_error) && server_bind(server, workers, ret_error);
 	server->options.host = server->options.cert_path = server->options.key_path = NULL;
 	server->options.client_ca_path = NULL;

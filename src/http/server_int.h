@@ -65,6 +65,7 @@ struct HttpServer {
 	void *arg;
 	uint16_t port;
 	bool tls;
+	bool layout; /* heads can be looked at by http_layout_* */
 	char *cert, *key, *client_ca; /* PEM text */
 	GPtrArray *sites;             /* HttpSite *, by worker */
 };
@@ -124,6 +125,20 @@ void http_send_plain(int fd, const char *status, const char *why);
 /* peer.c */
 typedef struct HttpConnPeer HttpConnPeer;
 void http_peer_free(HttpConnPeer *peer); /* NULL is fine */
+
+/* layout.c */
+typedef struct HttpLayout {
+	const char *end; /* of the last thing seen */
+	bool sound;
+} HttpLayout;
+
+/* Whether the daemon's memory can be read this way; else nothing here may be called. */
+bool http_layout_is_known(void);
+/* Pointers as the daemon gives them: the version of the request line, then each field in order. */
+void http_layout_begin(HttpLayout *layout, const char *version);
+void http_layout_add(HttpLayout *layout, const char *name, const char *value, size_t value_len);
+/* False: a line did not end in CRLF, continued another, or held a NUL. */
+bool http_layout_end(const HttpLayout *layout);
 
 /* front.c */
 void http_on_accept(evutil_socket_t listener, short what, void *arg);

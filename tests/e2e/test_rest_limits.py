@@ -104,6 +104,47 @@ def test_head(small):
             assert raw.makefile("rb").readline().split()[1] == status
 
 
+GET = b"GET /healthz HTTP/1.1\r\n"
+BAD_HEADS = {
+    "no host": GET + b"\r\n", "two hosts": GET + b"Host: a\r\nHost: b\r\n\r\n",
+    "bare line feeds": GET.replace(b"\r", b"") + b"Host: a\n\n",
+    "one bare line feed": GET + b"Host: a\nX: b\r\n\r\n",
+    "behind the request line": GET.replace(b"\r", b"") + b"Host: a\r\n\r\n",
+    "bare return": GET + b"Host: a\rX: b\r\n\r\n",
+    "continued": GET + b"Host: a\r\nX: b\r\n c\r\n\r\n",
+    "continued at the end": GET + b"Host: a\r\nX: b\r\n\tc\r\n\r\n",
+    "space before colon": GET + b"Host : a\r\n\r\n",
+    "NUL": GET + b"Host: a\r\nX: a\0b\r\nY: c\r\n\r\n",
+    "both lengths": GET.replace(b"GET", b"POST")
+    + b"Host: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "two lengths": GET.replace(b"GET", b"POST")
+    + b"Host: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+    "odd encoding": GET.replace(b"GET", b"POST")
+    + b"Host: a\r\nTransfer-Encoding: gzip\r\n\r\n",
+    "line feed before a body": GET.replace(b"GET", b"POST")
+    + b"Host: a\r\nContent-Length: 2\n\r\nab",
+}
+
+
+@pytest.mark.parametrize("name", BAD_HEADS)
+@pytest.mark.parametrize("before", [0, 1, 2])
+def test_each_head_is_judged(small, name, before):
+    """The first of a connection and any later one: 400, once, and the end of it."""
+    with socket.create_connection(("127.0.0.1", small.values["router_port"]),
+                                  timeout=20) as raw:
+        file = raw.makefile("rb")
+        for _ in range(before):
+            raw.sendall(GET + b"Host: a\r\n\r\n")
+            assert file.readline().split()[1] == b"200"
+            while file.readline() != b"\r\n":
+                pass
+            assert file.readline() == b"ok\n"
+        raw.sendall(BAD_HEADS[name])
+        raw.shutdown(socket.SHUT_WR)
+        rest = file.read()
+        assert rest.startswith(b"HTTP/1.1 400 ") and rest.count(b"HTTP/1.") == 1, rest
+
+
 def test_connections(small):
     """Of all workers together: what is beyond the limit of one gets 503."""
     with contextlib.ExitStack() as stack:

@@ -10,13 +10,14 @@ SETS = {
     "build": [
         "gcc", "libc6-dev", "meson", "ninja-build", "pkg-config",
         "libcmocka-dev", "libcurl4-openssl-dev", "libevent-dev", "libfyaml-dev",
-        "libglib2.0-dev", "libgmime-3.0-dev", "libjansson-dev", "libmicrohttpd-dev",
-        "libpq-dev", "libpsl-dev", "libsqlite3-dev", "libssl-dev", "libunbound-dev",
+        "libglib2.0-dev", "libgmime-3.0-dev", "libgnutls28-dev", "libjansson-dev",
+        "libmicrohttpd-dev", "libpq-dev", "libpsl-dev", "libsqlite3-dev", "libssl-dev",
+        "libunbound-dev",
     ],
     "clang": ["clang", "libclang-rt-14-dev", "llvm-14"],
     "lint": ["clang-format", "git"],
     "test": ["curl", "msmtp", "postfix", "postgresql", "python3-dkim", "python3-dnspython",
-             "python3-nacl", "python3-pytest", "python3-spf", "swaks"],
+             "python3-nacl", "python3-pytest", "python3-spf", "python3-yaml", "swaks"],
     "bench": ["postfix"],
     "crash": ["e2fsprogs", "gcc", "libc6-dev", "mount", "strace"],
 }
