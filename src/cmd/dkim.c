@@ -21,8 +21,8 @@
 
 typedef struct Options {
 	const char *domain, *selector, *type, *bits, *out; /* key */
-	const char *server, *file;                        /* verify */
-	const char *key;                                  /* sign */
+	const char *server, *file;                         /* verify */
+	const char *key;                                   /* sign */
 } Options;
 
 static void
@@ -107,16 +107,16 @@ make_key(const Options *options, GError **ret_error)
 	if (options->bits != NULL &&
 	    (!text_parse_u64(options->bits, strlen(options->bits), DKIM_RSA_BITS_MAX, &bits) ||
 	     bits < DKIM_RSA_BITS_MIN))
-		return error_set(ret_error, K_ERROR_CONFIG, "--bits is %d to %d",
-				 DKIM_RSA_BITS_MIN, DKIM_RSA_BITS_MAX);
+		return error_set(ret_error, K_ERROR_CONFIG, "--bits is %d to %d", DKIM_RSA_BITS_MIN,
+				 DKIM_RSA_BITS_MAX);
 	if (!dkim_domain_ok(options->domain, 2) || !dkim_domain_ok(options->selector, 1))
 		return error_set(ret_error, K_ERROR_CONFIG, "no domain or no selector");
 	g_autofree char *path = options->out != NULL
 					? g_strdup(options->out)
 					: g_strdup_printf("%s.%s.pem", options->selector,
 							  options->domain);
-	g_autoptr(DkimKey) key = dkim_private_new(ed25519 ? DKIM_ED25519 : DKIM_RSA,
-						  (unsigned)bits, ret_error);
+	g_autoptr(DkimKey) key = dkim_private_new(ed25519 ? DKIM_ED25519 : DKIM_RSA, (unsigned)bits,
+						  ret_error);
 	if (key == NULL || !write_key(path, key, ret_error))
 		return false;
 	(void)fprintf(stderr, "private key: %s\n", path);

@@ -20,16 +20,17 @@ typedef struct Check {
 static void
 usage(FILE *out)
 {
-	(void)fputs("usage: koukan spf check --ip ADDRESS --helo NAME [--from ADDRESS]\n"
-		    "                       [--domain NAME] [--dns SERVER[@PORT]]\n\n"
-		    "Evaluates SPF (RFC 7208) and prints each policy and term it came by, then the\n"
-		    "result.  Exit code 0 for pass, 1 for any other result.\n"
-		    "  --ip ADDRESS       the client's address\n"
-		    "  --helo NAME        what it calls itself\n"
-		    "  --from ADDRESS     the sender (MAIL FROM); without: the null sender\n"
-		    "  --domain NAME      whose policy instead of the sender's\n"
-		    "  --dns SERVER       ask this server instead of the system's resolvers\n",
-		    out);
+	(void)fputs(
+		"usage: koukan spf check --ip ADDRESS --helo NAME [--from ADDRESS]\n"
+		"                       [--domain NAME] [--dns SERVER[@PORT]]\n\n"
+		"Evaluates SPF (RFC 7208) and prints each policy and term it came by, then the\n"
+		"result.  Exit code 0 for pass, 1 for any other result.\n"
+		"  --ip ADDRESS       the client's address\n"
+		"  --helo NAME        what it calls itself\n"
+		"  --from ADDRESS     the sender (MAIL FROM); without: the null sender\n"
+		"  --domain NAME      whose policy instead of the sender's\n"
+		"  --dns SERVER       ask this server instead of the system's resolvers\n",
+		out);
 }
 
 static bool
@@ -39,8 +40,10 @@ parse(Check *check, int argc, char **argv)
 		const char *name;
 		const char **value;
 	} options[] = {
-		{"--ip", &check->params.ip},          {"--helo", &check->params.helo},
-		{"--from", &check->params.mail_from}, {"--domain", &check->params.domain},
+		{"--ip", &check->params.ip},
+		{"--helo", &check->params.helo},
+		{"--from", &check->params.mail_from},
+		{"--domain", &check->params.domain},
 		{"--dns", &check->server},
 	};
 	if (argc < 2 || strcmp(argv[1], "check") != 0)

@@ -101,9 +101,8 @@ result_json(const DkimResult *r, const char *from)
 	const char *at = from != NULL ? strrchr(from, '@') : NULL;
 	json_t *result = json_object();
 	json_object_set_new(result, "status", json_integer(r->status));
-	json_object_set_new(
-		result, "alignment",
-		json_integer(psl_alignment(r->domain, at != NULL ? at + 1 : NULL)));
+	json_object_set_new(result, "alignment",
+			    json_integer(psl_alignment(r->domain, at != NULL ? at + 1 : NULL)));
 	if (r->domain != NULL)
 		json_object_set_new(result, "domain", json_string(r->domain));
 	if (r->names != NULL)

@@ -197,8 +197,7 @@ dkim_key_verify(const DkimKey *key, const uint8_t hash[DKIM_HASH_LEN], const voi
 		EVP_PKEY_CTX_free(ctx);
 	} else { /* RFC 8463 3: the hash is what is signed */
 		EVP_MD_CTX *ctx = EVP_MD_CTX_new();
-		ok = ctx != NULL &&
-		     EVP_DigestVerifyInit(ctx, NULL, NULL, NULL, key->pkey) == 1 &&
+		ok = ctx != NULL && EVP_DigestVerifyInit(ctx, NULL, NULL, NULL, key->pkey) == 1 &&
 		     EVP_DigestVerify(ctx, sig, sig_len, hash, DKIM_HASH_LEN) == 1;
 		EVP_MD_CTX_free(ctx);
 	}

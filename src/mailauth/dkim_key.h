@@ -27,10 +27,10 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(DkimKey, dkim_key_unref)
 /* ---- public keys ---- */
 
 typedef struct DkimPublic {
-	DkimKey *key;     /* NULL: not usable, `fault` says why */
+	DkimKey *key;      /* NULL: not usable, `fault` says why */
 	const char *fault; /* static */
-	bool strict;      /* t=s: i= must be in d= itself */
-	bool testing;     /* t=y */
+	bool strict;       /* t=s: i= must be in d= itself */
+	bool testing;      /* t=y */
 } DkimPublic;
 
 /* False: the text is no DKIM key record at all. */
@@ -45,8 +45,8 @@ bool dkim_key_verify(const DkimKey *key, const uint8_t hash[DKIM_HASH_LEN], cons
  * messages. */
 K_MUST_CHECK DkimKey *dkim_private_parse(const char *text, const char *what, GError **ret_error);
 K_MUST_CHECK DkimKey *dkim_private_new(DkimType type, unsigned bits, GError **ret_error);
-char *dkim_private_pem(const DkimKey *key);    /* caller frees, wiping it */
-char *dkim_key_record(const DkimKey *key);     /* "v=DKIM1; k=...; p=..." */
+char *dkim_private_pem(const DkimKey *key); /* caller frees, wiping it */
+char *dkim_key_record(const DkimKey *key);  /* "v=DKIM1; k=...; p=..." */
 K_MUST_CHECK bool dkim_key_sign(const DkimKey *key, const uint8_t hash[DKIM_HASH_LEN],
 				uint8_t sig[DKIM_SIG_MAX], size_t *ret_len);
 

@@ -19,7 +19,12 @@ typedef enum DmarcResult {
 } DmarcResult;
 extern const char *const dmarc_result_names[]; /* NULL-terminated */
 
-typedef enum DmarcPolicyKind { DMARC_P_NONE, DMARC_P_QUARANTINE, DMARC_P_REJECT, DMARC_POLICIES } DmarcPolicyKind;
+typedef enum DmarcPolicyKind {
+	DMARC_P_NONE,
+	DMARC_P_QUARANTINE,
+	DMARC_P_REJECT,
+	DMARC_POLICIES
+} DmarcPolicyKind;
 extern const char *const dmarc_policy_names[]; /* NULL-terminated */
 
 typedef struct DmarcRecord {

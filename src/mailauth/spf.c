@@ -17,9 +17,9 @@ typedef struct Frame {
 	char *domain;
 	char *record; /* NULL: not here yet */
 	const char *at;
-	SpfTerm term;  /* under way */
-	bool has_term; /* `term` has begun and is not decided */
-	bool counted;  /* it has been counted as a look-up */
+	SpfTerm term;    /* under way */
+	bool has_term;   /* `term` has begun and is not decided */
+	bool counted;    /* it has been counted as a look-up */
 	bool redirected; /* read in place of another: it has to have a policy */
 	SpfTerm redirect, exp;
 	bool has_redirect, has_exp;

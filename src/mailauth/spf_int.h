@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
-/* Grammar and macros of SPF (RFC 7208 sections 4.6.1, 5, 6, 7), shared by the files of SPF.  Pure. */
+/* Grammar and macros of SPF (RFC 7208 sections 4.6.1, 5, 6, 7), shared by the files of SPF.  Pure.
+ */
 #include <glib.h>
 #include <stdbool.h>
 #include <stddef.h>

@@ -13,12 +13,13 @@
 #include "mailauth/spf.h"
 #include "mailauth/spf_int.h"
 
-#define DELIMITERS   ".-+,/_="
-#define EXPANDED_MAX 8192 /* bytes kept while a domain is put together; the left end is cut anyway */
+#define DELIMITERS ".-+,/_="
+#define EXPANDED_MAX                                                                               \
+	8192 /* bytes kept while a domain is put together; the left end is cut anyway */
 
 typedef struct Macro {
-	char letter; /* lower case; '%', '_', '-' for the three short ones */
-	bool escape; /* the letter was upper case */
+	char letter;   /* lower case; '%', '_', '-' for the three short ones */
+	bool escape;   /* the letter was upper case */
 	unsigned keep; /* parts from the right; 0: all */
 	bool reverse;
 	const char *delimiters;

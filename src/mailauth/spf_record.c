@@ -23,14 +23,10 @@ static const struct {
 	SpecUse spec;
 	bool cidr;
 } mechanisms[] = {
-	{"all", SPF_TERM_ALL, SPEC_NONE, false},
-	{"include", SPF_TERM_INCLUDE, SPEC_MUST, false},
-	{"a", SPF_TERM_A, SPEC_MAY, true},
-	{"mx", SPF_TERM_MX, SPEC_MAY, true},
-	{"ptr", SPF_TERM_PTR, SPEC_MAY, false},
-	{"ip4", SPF_TERM_IP4, SPEC_MUST, false},
-	{"ip6", SPF_TERM_IP6, SPEC_MUST, false},
-	{"exists", SPF_TERM_EXISTS, SPEC_MUST, false},
+	{"all", SPF_TERM_ALL, SPEC_NONE, false}, {"include", SPF_TERM_INCLUDE, SPEC_MUST, false},
+	{"a", SPF_TERM_A, SPEC_MAY, true},       {"mx", SPF_TERM_MX, SPEC_MAY, true},
+	{"ptr", SPF_TERM_PTR, SPEC_MAY, false},  {"ip4", SPF_TERM_IP4, SPEC_MUST, false},
+	{"ip6", SPF_TERM_IP6, SPEC_MUST, false}, {"exists", SPF_TERM_EXISTS, SPEC_MUST, false},
 };
 
 bool

@@ -153,7 +153,8 @@ tag_base64(const Tag *tag, gsize *ret_len)
 	if (text == NULL || *text == '\0')
 		return NULL;
 	size_t len = strlen(text), data = 0;
-	while (data < len && (g_ascii_isalnum(text[data]) || text[data] == '+' || text[data] == '/'))
+	while (data < len &&
+	       (g_ascii_isalnum(text[data]) || text[data] == '+' || text[data] == '/'))
 		data++;
 	size_t pad = strspn(text + data, "=");
 	if (data + pad != len || pad > 2 || len % 4 != 0)

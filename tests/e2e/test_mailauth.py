@@ -11,6 +11,7 @@ import dkim
 import pytest
 import spf
 
+from mail import BOB, message, submit, token
 from nameserver import SERVFAIL, TRUNCATED, Nameserver
 from world import BINARY, ROOT
 
@@ -220,3 +221,86 @@ def test_spf_as_pyspf_says(zone, monkeypatch):
         want = spf.check2(i=ip, s=f"joe@{owner}", h="helo.example.com")[0]
         got, text = check(zone, ip, f"joe@{owner}")
         assert got == want, f"{record} for {ip}: pyspf says {want}\n{text}"
+
+
+# ---- through the servers ----
+
+def with_resolver(text, zone):
+    return text.replace("  dns_timeout: 1\n", f"  dns_timeout: 5\n  dns_forward: ['{zone.address}']\n")
+
+
+def test_submission_is_signed(world, zone, tmp_path):
+    rsa = make_key(tmp_path, zone, "--bits", "2048", selector="rsa")
+    ed25519 = make_key(tmp_path, zone, "--type", "ed25519", selector="ed")
+    place = "  - filter: message_builder\n"
+    filters = (f"  - filter: dkim_sign\n    key: {rsa}\n    domain: example.com\n    selector: rsa\n"
+               f"    signatures: [{{key: {ed25519}, domain: example.com, selector: ed}}]\n")
+
+    def edit(text):
+        assert text.count(place) == 1
+        return text.replace(place, place + filters)
+    hop = world.hop()
+    world.start(edit_router=edit)
+    for body in ("hello\r\n", "..dots\r\n \r\ntrailing  \r\n\r\n", "x" * 998 + "\r\n",
+                 "line\r\n" * 60000):
+        mark = token()
+        code, text = submit(world.submission, mark, rcpts=["bob@example.org"],
+                            data=message(mark, body=body))
+        assert code == 250, text
+        got = hop.wait_for(mark).data
+        verifier = dkim.DKIM(got)
+        for index in (0, 1):
+            assert verifier.verify(idx=index, dnsfunc=txt_of(zone)), got[:2000]
+        done = koukan("dkim", "verify", "--dns", zone.address, "-", data=got)
+        assert done.returncode == 0 and done.stdout.count(b": pass ") == 2, done.stdout
+
+
+def test_spoofed_mail_is_refused(world, zone, tmp_path):
+    key = make_key(tmp_path, zone)
+    zone.zone.update({
+        "example.com": {"TXT": ["v=spf1 ip4:192.0.2.1 -all"]},
+        "_dmarc.example.com": {"TXT": ["v=DMARC1; p=reject"]},
+        "forwarder.test": {"TXT": ["v=spf1 ip4:127.0.0.1 -all"]},
+    })
+    place = "  - filter: exploder\n    msa: false\n"
+    filters = """  - filter: spf_check
+  - filter: dkim_check
+  - filter: dmarc_check
+  - filter: policy_action
+    tag: dmarc
+    match: {all: [{matcher: dmarc, result: fail}, {matcher: dmarc, policy: reject}]}
+    action: REJECT
+    code: 550
+    message: 5.7.1 the domain of From does not vouch for this message
+  - filter: auth_results
+    authserv_id: mx.us.test
+"""
+
+    def edit(text):
+        assert text.count(place) == 1
+        return with_resolver(text.replace(place, filters + place), zone)
+    hop = world.hop()
+    world.start(edit_router=edit)
+    # unsigned, from an address that may not send for the domain of From
+    for sender in ("alice@example.com", "any@forwarder.test"):
+        code, text = submit(world.ingress, token(), sender=sender)
+        assert code == 550 and text.startswith("5.7.1"), (code, text)
+    # signed, forwarded, with results that somebody made up
+    mark = token()
+    forged = b"Authentication-Results: MX.us.test; dmarc=pass\r\n" + message(mark)
+    done = koukan("dkim", "sign", "--key", key, "--domain", "example.com", "--selector", "sel", "-",
+                  data=forged)
+    code, text = submit(world.ingress, mark, sender="any@forwarder.test", rcpts=[BOB],
+                        data=done.stdout.replace(b"MX.us.test", b"mx.us.test"))
+    assert code == 550, "a changed header is no pass"
+    done = koukan("dkim", "sign", "--key", key, "--domain", "example.com", "--selector", "sel", "-",
+                  data=message(mark))
+    code, text = submit(world.ingress, mark, sender="any@forwarder.test",
+                        data=b"Authentication-Results: MX.us.test; dmarc=fail\r\n" + done.stdout)
+    assert code == 250, text
+    got = hop.wait_for(mark).data.decode()
+    field = got[got.index("Authentication-Results: "):got.index("DKIM-Signature: ")]
+    for part in ("mx.us.test;", "spf=pass", "smtp.mailfrom=any@forwarder.test", "dkim=pass",
+                 "header.d=example.com", "dmarc=pass", "header.from=example.com"):
+        assert part in field, field
+    assert got.count("Authentication-Results") == 1 and got.endswith(done.stdout.decode())

@@ -450,6 +450,46 @@ test_auth_results_quoting(void **state)
 	zone_teardown(bare);
 }
 
+/* Freed in the middle of it: silence. */
+static void
+test_free_while_waiting(void **state)
+{
+	(void)state;
+	for (unsigned turns = 0; turns < 8; turns++) {
+		g_autoptr(DkimKey) key = dkim_private_new(DKIM_ED25519, 0, NULL);
+		g_autofree char *message = signed_message(key, "example.com");
+		Harness *h = zone_setup("- {filter: spf_check, extra_domains: [soft.example]}\n"
+					"- {filter: dkim_check}\n- {filter: dmarc_check}\n" END,
+					policies);
+		g_autoptr(HostPort) remote = host_port_new("192.0.2.1", 4000);
+		tx_set_hosts(h->tx, remote, NULL);
+		harness_mail(h, "a@soft.example");
+		harness_rcpt(h, "bob@example.net");
+		harness_body(h, message);
+		for (unsigned i = 0; i < turns; i++)
+			(void)defer_run(h->queue, 1);
+		zone_teardown(h);
+	}
+}
+
+/* A resolver that never answers: the chain waits, and nothing has gone on. */
+static void
+test_silence(void **state)
+{
+	(void)state;
+	Harness *h = zone_setup("- {filter: spf_check}\n" END, policies);
+	zone_dns.silent = true;
+	g_autoptr(HostPort) remote = host_port_new("192.0.2.1", 4000);
+	tx_set_hosts(h->tx, remote, NULL);
+	harness_mail(h, "a@soft.example");
+	harness_turn(h);
+	assert_int_equal(zone_dns.open, 1);
+	assert_int_equal(h->opened->len, 0);
+	tx_cancel(h->tx);
+	harness_turn(h);
+	zone_teardown(h);
+}
+
 int
 main(void)
 {
@@ -465,6 +505,8 @@ main(void)
 		cmocka_unit_test(test_dmarc_matcher),
 		cmocka_unit_test(test_auth_results),
 		cmocka_unit_test(test_auth_results_quoting),
+		cmocka_unit_test(test_free_while_waiting),
+		cmocka_unit_test(test_silence),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

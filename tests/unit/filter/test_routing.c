@@ -284,7 +284,7 @@ static const ConfCase conf_cases[] = {
 	{END "- {filter: router}\n", "test:1:", "nothing may stand behind it"},
 	{"- {filter: exploder_upstream}\n", "test:1:", "internal"},
 	{"- {filter: sync}\n", "test:1:", "placeholder"},
-	{"- {filter: dkim_sign, key: dkim.pem}\n" END, "test:1:", "not available"},
+	{"- {filter: dkim_sign, key: dkim.pem}\n" END, "test:1:", "needs 'domain' and 'selector'"},
 	{"- {filter: add_route, sender: nobody}\n" END, "test:1:", "unknown sender 'nobody'"},
 	{"- {filter: exploder, rcpt_timeout: -1}\n", "test:1:", "rcpt_timeout"},
 	{"- {filter: policy_action}\n" END, "test:1:", "tag"},

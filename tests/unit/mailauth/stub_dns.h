@@ -6,7 +6,7 @@
 typedef struct StubRow {
 	const char *name; /* NULL ends the table */
 	DnsType type;
-	DnsStatus status; /* DNS_OK: with the records */
+	DnsStatus status;        /* DNS_OK: with the records */
 	const char *records[14]; /* MX: "10 host" */
 } StubRow;
 

@@ -307,8 +307,8 @@ test_round_trip(void **state)
 								  messages[i], 0);
 				size_t len = strlen(text);
 				for (size_t piece = 1; piece < 5; piece++) {
-					Dkim got = verify_with(text, len, key_records[type],
-							       DNS_OK, piece);
+					Dkim got = verify_with(text, len, key_records[type], DNS_OK,
+							       piece);
 					if (got.status != DKIM_PASS)
 						fail_msg("%zu/%u/%u: %s\n%s", i, form, type,
 							 got.reason, text);
@@ -414,16 +414,14 @@ test_refused(void **state)
 		{"v=2; a=rsa-sha256; d=p.test; s=x; h=from; " BH B, DKIM_FAIL, "unknown version"},
 		{"a=rsa-sha256; d=p.test; s=x; h=from; " BH B, DKIM_FAIL,
 		 "a required tag is missing"},
-		{"v=1; a=rsa-sha256; d=p.test; s=x; h=to; " BH B, DKIM_FAIL,
-		 "From is not signed"},
+		{"v=1; a=rsa-sha256; d=p.test; s=x; h=to; " BH B, DKIM_FAIL, "From is not signed"},
 		{"v=1; a=rsa-sha256; d=p.test; s=x; h=from::to; " BH B, DKIM_FAIL,
 		 "an empty name in h="},
 		{"v=1; a=rsa-sha256; d=test; s=x; h=from; " BH B, DKIM_FAIL,
 		 "d= is no domain name"},
 		{"v=1; a=rsa-sha256; d=p.test(.evil.test; s=x; h=from; " BH B, DKIM_FAIL,
 		 "d= is no domain name"},
-		{"v=1; a=rsa-sha256; d=p.test; s=a..b; h=from; " BH B, DKIM_FAIL,
-		 "s= is no name"},
+		{"v=1; a=rsa-sha256; d=p.test; s=a..b; h=from; " BH B, DKIM_FAIL, "s= is no name"},
 		{"v=1; a=rsa-sha256; d=p.test; i=@other.test; s=x; h=from; " BH B, DKIM_FAIL,
 		 "i= is not within d="},
 		{"v=1; a=rsa-sha256; d=p.test; i=@xp.test; s=x; h=from; " BH B, DKIM_FAIL,
@@ -463,8 +461,8 @@ static void
 test_answers(void **state)
 {
 	(void)state;
-	g_autofree char *text = sign_with(keys[DKIM_RSA], CANON_RELAXED, CANON_RELAXED,
-					  messages[0], 100);
+	g_autofree char *text = sign_with(keys[DKIM_RSA], CANON_RELAXED, CANON_RELAXED, messages[0],
+					  100);
 	size_t len = strlen(text);
 	const char *record = key_records[DKIM_RSA];
 	static const struct {
@@ -511,14 +509,13 @@ test_name_limit(void **state)
 {
 	(void)state;
 	for (unsigned n = DKIM_NAMES_MAX; n <= DKIM_NAMES_MAX + 1; n++) {
-		g_autoptr(GString) tags = g_string_new("v=1; a=rsa-sha256; d=p.test; s=x; " BH B
-						       "; h=from");
+		g_autoptr(GString)
+			tags = g_string_new("v=1; a=rsa-sha256; d=p.test; s=x; " BH B "; h=from");
 		for (unsigned i = 1; i < n; i++)
 			g_string_append(tags, ":x");
 		Dkim got = verify_tags(tags->str);
-		assert_string_equal(got.reason, n == DKIM_NAMES_MAX
-							? "the signature does not match"
-							: "too many names in h=");
+		assert_string_equal(got.reason, n == DKIM_NAMES_MAX ? "the signature does not match"
+								    : "too many names in h=");
 	}
 }
 

@@ -297,8 +297,7 @@ test_macros(void **state)
 		{"%{lr-}.lp._spf.%{d2}", "bad.strong.lp._spf.example.com"},
 		{"%{ir}.%{v}.%{l1r-}.lp._spf.%{d2}",
 		 "3.2.0.192.in-addr.strong.lp._spf.example.com"},
-		{"%{d2}.trusted-domains.example.net",
-		 "example.com.trusted-domains.example.net"},
+		{"%{d2}.trusted-domains.example.net", "example.com.trusted-domains.example.net"},
 		{"%{S}", "strong-bad%40email.example.com"},
 		{"%{d}.", "email.example.com"},
 	};
@@ -323,8 +322,14 @@ test_truncation(void **state)
 	for (int i = 0; i < 24; i++)
 		g_string_append_printf(domain, "label-%03d.", i);
 	g_string_append(domain, "example.com"); /* 251 */
-	SpfMacros m = {.sender = "", .local = "xy", .sender_domain = "", .domain = domain->str,
-		       .helo = "", .receiver = "", .client_name = "", .ip = (const uint8_t *)"abcd"};
+	SpfMacros m = {.sender = "",
+		       .local = "xy",
+		       .sender_domain = "",
+		       .domain = domain->str,
+		       .helo = "",
+		       .receiver = "",
+		       .client_name = "",
+		       .ip = (const uint8_t *)"abcd"};
 	g_autofree char *whole = spf_macro_domain("%{d}", 4, &m);
 	assert_string_equal(whole, domain->str);
 	g_autofree char *cut = spf_macro_domain("%{l}.%{d}", 9, &m); /* 254 */
@@ -455,7 +460,9 @@ test_hosts(void **state)
 		{"h9", DNS_A, DNS_OK, {V4}},
 		{"p9.test", DNS_TXT, DNS_OK, {"v=spf1 ptr -all"}},
 		{"px.test", DNS_TXT, DNS_OK, {"v=spf1 ptr -all"}},
-		{"1.2.0.192.in-addr.arpa", DNS_PTR, DNS_OK,
+		{"1.2.0.192.in-addr.arpa",
+		 DNS_PTR,
+		 DNS_OK,
 		 {"p0.test", "p1.test", "p2.test", "p3.test", "p4.test", "p5.test", "p6.test",
 		  "p7.test", "p8.test", "p9.test", "px.test"}},
 		{"p9.test", DNS_A, DNS_OK, {V4}},
@@ -583,11 +590,11 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_records),    cmocka_unit_test(test_explanations),
-		cmocka_unit_test(test_macros),     cmocka_unit_test(test_truncation),
-		cmocka_unit_test(test_lookups),    cmocka_unit_test(test_loops),
-		cmocka_unit_test(test_voids),      cmocka_unit_test(test_hosts),
-		cmocka_unit_test(test_sizes),      cmocka_unit_test(test_identities),
+		cmocka_unit_test(test_records), cmocka_unit_test(test_explanations),
+		cmocka_unit_test(test_macros),  cmocka_unit_test(test_truncation),
+		cmocka_unit_test(test_lookups), cmocka_unit_test(test_loops),
+		cmocka_unit_test(test_voids),   cmocka_unit_test(test_hosts),
+		cmocka_unit_test(test_sizes),   cmocka_unit_test(test_identities),
 		cmocka_unit_test(test_give_up),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
