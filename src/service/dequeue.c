@@ -12,7 +12,6 @@
 #define UNCONFIGURED_RETRY 3600 /* seconds; the operator may bring the sender back */
 #define NEVER              INT64_C(253402300799) /* the end of the year 9999 */
 #define CLASH_PAUSE        (10 * USEC_PER_MS)
-#define AGAIN_PAUSE        (1 * USEC_PER_SEC)
 
 /* A claimed row on its way to an Output. */
 typedef struct Due {
@@ -95,6 +94,8 @@ start(RouterHome *home, const StoreRow *row)
 	output_set_row(output, row);
 	output_start(output, NULL, NULL);
 }
+
+#define AGAIN_PAUSE (1 * USEC_PER_SEC) /* between two looks at it */
 
 /* An attempt of a former lease has ended.  Either it wrote its result, by the lease that we have
  * got again, or it had lost the lease when it tried: then the row is still as it was claimed, and
