@@ -401,6 +401,55 @@ test_resumption(void **state)
 	hop_free(hop);
 }
 
+static void
+many_names(Live *live)
+{
+	set(live, SMTP_TLS_REQUIRED, tls_any, NULL);
+	live->output.reuse_max = 1;
+	live->output.tls_mx_name = true;
+}
+
+/* A message to the host of that number; true when its session was resumed. */
+static bool
+resumes(Live *live, Hop *hop, uint16_t port, unsigned number)
+{
+	unsigned before = hop_resumed(hop);
+	g_autofree char *name = g_strdup_printf("h%u.example", number);
+	Job job = {.live = live,
+		   .mx_name = name,
+		   .port = port,
+		   .host = "127.0.0.1",
+		   .from = "alice@a.example",
+		   .rcpts = one_rcpt,
+		   .body = "x",
+		   .body_len = 1};
+	live_run(live, job_begin, &job);
+	hop_play(hop, hop_fd(hop) < 0 ? UPGRADE AGAIN MAIL : "A\n" UPGRADE AGAIN MAIL);
+	job_wait(&job);
+	job_clear(&job);
+	return hop_resumed(hop) > before;
+}
+
+/* At the limit all are kept; one more, and the oldest is gone. */
+static void
+test_tickets_max(void **state)
+{
+	Live live;
+	uint16_t port;
+	(void)state;
+	live_case = "tickets";
+	Hop *hop = hop_new(&port);
+	live_start(&live, many_names);
+	for (unsigned i = 0; i < SMTP_TICKETS_MAX; i++)
+		assert_false(resumes(&live, hop, port, i));
+	assert_true(resumes(&live, hop, port, 0)); /* now the newest */
+	assert_false(resumes(&live, hop, port, SMTP_TICKETS_MAX));
+	assert_false(resumes(&live, hop, port, 1));
+	assert_true(resumes(&live, hop, port, 3));
+	live_stop(&live);
+	hop_free(hop);
+}
+
 static int
 setup(void **state)
 {
@@ -429,7 +478,8 @@ main(void)
 		cmocka_unit_test(test_tls),           cmocka_unit_test(test_fallback),
 		cmocka_unit_test(test_expired),       cmocka_unit_test(test_auth),
 		cmocka_unit_test(test_auth_in_clear), cmocka_unit_test(test_reuse_in_tls),
-		cmocka_unit_test(test_resumption),    cmocka_unit_test(test_mx_name),
+		cmocka_unit_test(test_resumption),    cmocka_unit_test(test_tickets_max),
+		cmocka_unit_test(test_mx_name),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }
