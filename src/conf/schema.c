@@ -220,15 +220,14 @@ static void
 read_secret(const Reading *reading)
 {
 	const char *path = yaml_text(reading->node);
-	g_autoptr(GError) error = NULL;
 	char *text = NULL;
 	if (path == NULL || *path == '\0') {
 		wrong_type(reading, "the path of a file");
 		return;
 	}
-	if (!g_file_get_contents(path, &text, NULL, &error)) {
-		conf_error(reading->report, reading->node, "'%s': %s", reading->key->name,
-			   error->message);
+	if (!g_file_get_contents(path, &text, NULL, NULL)) {
+		conf_error(reading->report, reading->node, "'%s': %s cannot be read",
+			   reading->key->name, path);
 		return;
 	}
 	size_t len = strcspn(text, "\r\n");

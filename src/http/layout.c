@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* How the lines of a head ended, seen from what is left of them.
  *
- * libmicrohttpd forgives bare line ends, continued lines and NULs, and tells nothing of them.  But it
- * parses a head where it was received: line ends become NULs, and version, names and values are
+ * libmicrohttpd forgives bare line ends, continued lines and NULs, and tells nothing of them.  But
+ * it parses a head where it was received: line ends become NULs, and version, names and values are
  * pointers into it.  So between two fields that were sent as they should there are exactly the
- * two bytes of a CRLF; one byte, or a field somewhere else, is one of those faults.  (The front sees
- * the same in the bytes themselves, but only of a connection's first head, and when that comes in
- * one piece.)
+ * two bytes of a CRLF; one byte, or a field somewhere else, is one of those faults.  (The front
+ * sees the same in the bytes themselves, but only of a connection's first head, and when that comes
+ * in one piece.)
  *
  * This is so in the release that is named below; with any other there is no such look. */
 #include <string.h>

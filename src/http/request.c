@@ -125,8 +125,7 @@ on_header(void *cls, enum MHD_ValueKind kind, const char *key, size_t key_size, 
 static const char *
 judge_head(HttpRequest *request, const char *version)
 {
-	Fields fields = {.framing = &request->framing,
-			 .look = request->conn->site->server->layout};
+	Fields fields = {.framing = &request->framing, .look = request->conn->site->server->layout};
 	http_framing_init(&request->framing);
 	http_layout_begin(&fields.layout, version);
 	(void)MHD_get_connection_values_n(request->mhd, MHD_HEADER_KIND, on_header, &fields);

@@ -65,7 +65,7 @@ struct HttpServer {
 	void *arg;
 	uint16_t port;
 	bool tls;
-	bool layout; /* heads can be looked at by http_layout_* */
+	bool layout;                  /* heads can be looked at by http_layout_* */
 	char *cert, *key, *client_ca; /* PEM text */
 	GPtrArray *sites;             /* HttpSite *, by worker */
 };

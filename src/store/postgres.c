@@ -30,10 +30,12 @@ static void
 rollback(Backend *backend)
 {
 	Pg *pg = pg_of(backend);
+	bool synced = pg->aborted;
 	bool ok = pg->conn != NULL && pg_recover(pg);
 	/* libpq knows whether there is a transaction as of the last synchronisation, which may have
 	 * been before BEGIN. */
-	ok = ok && (pg_sync(pg, NULL) || !pg->failed);
+	if (ok && !synced)
+		ok = pg_sync(pg, NULL) || !pg->failed;
 	if (ok && PQtransactionStatus(pg->conn) != PQTRANS_IDLE)
 		ok = pg_push(pg, PG_ROLLBACK, NULL, NULL, NULL) && pg_sync(pg, NULL);
 	if (!ok)

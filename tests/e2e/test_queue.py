@@ -147,10 +147,12 @@ def test_routes(world):
 def test_not_on_public_listeners(world, allowed):
     def edit(text):
         text = text.replace('addr: ["127.0.0.1"', 'addr: ["0.0.0.0"')
+        text = text.replace("koukan:\n", "koukan:\n  rest: {allow_unauthenticated: true}\n")
         return text.replace("koukan:\n", "koukan:\n  admin: true\n") if allowed else text
     world.start(edit_router=edit)
     with Rest(world.router_url) as rest:
         assert rest.call("GET", "/admin/v1/queue").status == (200 if allowed else 404)
+        assert rest.call("GET", "/metrics").status == (200 if allowed else 404)
         assert rest.call("GET", "/readyz").status == 200
 
 

@@ -680,8 +680,7 @@ test_gateway_problems(void **state)
 		 "t:1:61: error: 'api_keys' takes sha256: and 64 hexadecimal digits; koukan secret "
 		 "--api-key makes them\n"},
 		{"rest_output: [{name: a, endpoint: http://h, api_key_file: /nonexistent}]\n",
-		 "t:1:58: error: 'api_key_file': Failed to open file “/nonexistent”: No such file or "
-		 "directory\n"},
+		 "t:1:59: error: 'api_key_file': /nonexistent cannot be read\n"},
 		{OUTPUTS
 		 "smtp_listener: {services: [{addr: [h, 0], endpoint: mx, sender: s}, {addr: "
 		 "[h, 0], endpoint: mx, sender: s}]}\n",
