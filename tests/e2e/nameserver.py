@@ -96,7 +96,7 @@ class Nameserver:
             reply.answer = []
             reply.flags |= dns.flags.TC
         try:
-            return reply.to_wire(max_size=65535 if over_tcp else 1232)
+            return reply.to_wire(max_size=65535 if over_tcp else 1232, want_shuffle=False)
         except dns.exception.TooBig:
             reply.answer = []
             reply.flags |= dns.flags.TC
