@@ -49,9 +49,13 @@ def wait_attempts(world, location, count=1, seconds=30):
 
 
 def wait_state(world, location, state, seconds=30):
+    """Also of one that has no row yet."""
     name = name_of(location)
-    return procs.wait_until(lambda: (lambda row: row["state"] == state and row)(show(world, name)),
-                            f"{name} to be {state}", seconds)
+
+    def found():
+        return next((row for row in rows(world, "--state", state, "--limit", "1000")
+                     if row["id"] == name), None)
+    return procs.wait_until(found, f"{name} to be {state}", seconds)
 
 
 def slow_retries(text):
