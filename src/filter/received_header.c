@@ -16,13 +16,20 @@
 
 typedef struct ReceivedConf {
 	char *received_hostname;
+	bool hold;
 } ReceivedConf;
 
-static const ConfKey KEYS[] = {{.name = "received_hostname",
-				.type = CONF_STRING,
-				.offset = CONF_KEY(ReceivedConf, received_hostname),
-				.doc = "Our name in the `by` clause; without it there is none."},
-			       {0}};
+static const ConfKey KEYS[] = {
+	{.name = "received_hostname",
+	 .type = CONF_STRING,
+	 .offset = CONF_KEY(ReceivedConf, received_hostname),
+	 .doc = "Our name in the `by` clause; without it there is none."},
+	{.name = "hold",
+	 .type = CONF_BOOL,
+	 .offset = CONF_KEY(ReceivedConf, hold),
+	 .doc = "Keep a message until it is complete; otherwise a large one flows "
+		"on while it comes."},
+	{0}};
 
 /* Appends a host name as peers gave it. */
 static void
@@ -172,11 +179,11 @@ received_field(const Filter *filter)
 
 /* The message in front of which the field can be put now. */
 static bool
-may_begin(const TxBody *body, unsigned news)
+may_begin(const ReceivedConf *conf, const TxBody *body, unsigned news)
 {
 	if ((news & TX_NEW_BODY_FINAL) != 0)
 		return true;
-	return body->builder == NULL && blob_len(body->raw) >= STREAM_MIN;
+	return !conf->hold && body->builder == NULL && blob_len(body->raw) >= STREAM_MIN;
 }
 
 static FilterResult
@@ -193,7 +200,7 @@ received_update(Filter *filter, unsigned news)
 		tx_note_body(filter->up); /* the view has grown */
 		return FILTER_CONTINUE;
 	}
-	if (!may_begin(body, news))
+	if (!may_begin(filter->conf, body, news))
 		return FILTER_CONTINUE;
 	GString *field = received_field(filter);
 	g_autoptr(Blob) view = blob_new_prefixed(field->str, field->len, body->raw);

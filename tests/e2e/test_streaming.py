@@ -234,6 +234,24 @@ def test_a_check_of_the_whole_holds_it_back(world):
     watcher.hop.wait_for(mark)
 
 
+def test_hold(world):
+    """An operator who does not want it says so."""
+    watcher = Watcher(world)
+    world.start("serve", edit_router=lambda text: text.replace(
+        "received_hostname: router.example.com",
+        "received_hostname: router.example.com\n    hold: true"))
+    mark, other = token(), token()
+    data = big(mark, 1 << 20)
+    with Raw(world.ingress) as client:
+        client.begin()
+        finish = by_data(client, data, 600000)
+        assert submit(world.ingress, other)[0] == 250
+        watcher.hop.wait_for(other)
+        assert watcher.hop.commands.count("DATA") == 1
+        assert finish()[0] == 250
+    assert watcher.hop.wait_for(mark).data.endswith(data)
+
+
 def test_streaming_between_two_processes(world):
     """With `chunk_size` also over REST."""
     watcher = Watcher(world)

@@ -176,6 +176,12 @@ static const ReceivedRow RECEIVED[] = {
 	 "Received: from a??X:??y???z????? ([192.0.2.1])\r\n\twith SMTP\r\n\tfor b??X:?y?@c;" DATE},
 };
 
+/* As received_header.c has it. */
+typedef struct ReceivedConf {
+	char *hostname;
+	bool hold;
+} ReceivedConf;
+
 static void
 test_received(void **state)
 {
@@ -183,9 +189,7 @@ test_received(void **state)
 	for (size_t i = 0; i < G_N_ELEMENTS(RECEIVED); i++) {
 		const ReceivedRow *r = &RECEIVED[i];
 		Env e;
-		struct {
-			char *hostname;
-		} conf = {(char *)(uintptr_t)r->hostname};
+		const ReceivedConf conf = {.hostname = (char *)(uintptr_t)r->hostname};
 		start(&e, &filter_received_header_kind, &conf);
 		ptr_signal = r->signal;
 		if (r->ip != NULL) {
@@ -216,9 +220,7 @@ test_received_bodies(void **state)
 {
 	(void)state;
 	Env e;
-	struct {
-		char *hostname;
-	} conf = {NULL};
+	const ReceivedConf conf = {0};
 	start(&e, &filter_received_header_kind, &conf);
 	mail(&e, "a@b", false, 1, "b@c");
 	g_autoptr(Blob) blob = blob_new(NULL);
@@ -241,6 +243,47 @@ test_received_bodies(void **state)
 	assert_ptr_equal(end_tx->body->builder, builder);
 	assert_non_null(tx_body_part(end_tx->body, "0"));
 	finish(&e);
+}
+
+/* From 64 KiB on a raw message flows, unless it is to be held. */
+static void
+test_received_flow(void **state)
+{
+	(void)state;
+	for (int hold = 0; hold <= 1; hold++) {
+		Env e;
+		const ReceivedConf conf = {.hold = hold != 0};
+		g_autofree char *data = g_strnfill(65536, 'x');
+		start(&e, &filter_received_header_kind, &conf);
+		mail(&e, "a@b", false, 1, "b@c");
+		g_autoptr(Blob) blob = blob_new(NULL);
+		g_autoptr(TxBody) body = tx_body_new_raw(blob);
+		assert_true(blob_append(blob, data, 65535, NULL));
+		tx_set_body(e.tx, body);
+		turn(&e);
+		assert_null(end_tx->body);
+		assert_true(blob_append(blob, "x", 1, NULL));
+		tx_note_body(e.tx);
+		turn(&e);
+		assert_int_equal(end_tx->body == NULL, hold);
+		uint64_t before = hold ? 0 : blob_len(end_tx->body->raw);
+		assert_true(blob_append(blob, "y", 1, NULL));
+		tx_note_body(e.tx);
+		turn(&e);
+		assert_int_equal(end_tx->body == NULL, hold);
+		if (!hold) {
+			assert_int_equal(blob_len(end_tx->body->raw), before + 1);
+			assert_false(tx_body_ready(end_tx));
+		}
+		blob_finalize(blob);
+		tx_note_body(e.tx);
+		turn(&e);
+		assert_true(tx_body_ready(end_tx));
+		g_autofree char *got = end_text();
+		assert_int_equal(strncmp(got, "Received: with X-RESTMTP", 24), 0);
+		assert_true(g_str_has_suffix(got, "xxy"));
+		finish(&e);
+	}
 }
 
 /* ---- message_validation ---- */
@@ -538,11 +581,11 @@ main(void)
 	mime_init();
 	clock_test_begin(1000000, INT64_C(1234567890) * USEC_PER_SEC);
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_received),    cmocka_unit_test(test_received_bodies),
-		cmocka_unit_test(test_validation),  cmocka_unit_test(test_builder),
-		cmocka_unit_test(test_builder_bad), cmocka_unit_test(test_builder_raw),
-		cmocka_unit_test(test_parser),      cmocka_unit_test(test_pool),
-		cmocka_unit_test(test_cancel),
+		cmocka_unit_test(test_received),      cmocka_unit_test(test_received_bodies),
+		cmocka_unit_test(test_received_flow), cmocka_unit_test(test_validation),
+		cmocka_unit_test(test_builder),       cmocka_unit_test(test_builder_bad),
+		cmocka_unit_test(test_builder_raw),   cmocka_unit_test(test_parser),
+		cmocka_unit_test(test_pool),          cmocka_unit_test(test_cancel),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
