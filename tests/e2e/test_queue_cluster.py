@@ -203,10 +203,10 @@ def test_store_commands(pair, database):
         code, text, _ = store(world, "init", database)
         assert code == 0 and "up to date" in text
     code, text, _ = store(world, "check", database)
-    assert code == 0 and "schema version: 2" in text and "queued: 0" in text
+    assert code == 0 and "schema version: 3" in text and "queued: 0" in text
 
     # An older one: nobody starts on it, until it is migrated with the routers stopped.
-    sql(database, "UPDATE koukan.meta SET version=1")
+    sql(database, "DROP TABLE koukan.idem; UPDATE koukan.meta SET version=1")
     config = world.config("router.yaml", pair.edit)
     router = world.start_proc("router", "router", config)
     assert router.popen.wait(timeout=30) == 1
@@ -223,7 +223,7 @@ def test_store_commands(pair, database):
     sql(database, "UPDATE koukan.meta SET version=1")
     code, _, text = store(world, "migrate", database)
     assert code == 1 and "1 router(s) use the database" in text
-    sql(database, "UPDATE koukan.meta SET version=2")
+    sql(database, "UPDATE koukan.meta SET version=3")
 
     # A newer one: hands off.
     world.stop_servers()

@@ -45,9 +45,9 @@ job_begin(void *arg)
 	Job *job = arg;
 	Live *live = job->live;
 	g_autoptr(Mailbox) from = mailbox_new(job->from, NULL, 0);
-	g_autoptr(HostPort) remote = job->host != NULL ? host_port_new(job->host, job->port) : NULL;
-	if (remote != NULL)
-		remote->name = g_strdup(job->mx_name);
+	g_autoptr(HostPort)
+		remote = job->host != NULL ? host_port_new_named(job->host, job->port, job->mx_name)
+					   : NULL;
 	job->tx = tx_new(worker_defers(live->worker));
 	tx_set_hosts(job->tx, remote, NULL);
 	tx_set_mail_from(job->tx, from);
