@@ -26,7 +26,7 @@ struct Mx {
 	MxStatus status;
 	unsigned open; /* queries under way */
 	DnsQuery *query;
-	GPtrArray *hosts;     /* Host* */
+	GPtrArray *hosts; /* Host* */
 };
 
 static void

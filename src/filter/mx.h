@@ -24,7 +24,7 @@ void mx_free(Mx *mx); /* NULL is fine; then silence */
 void mx_give_up(Mx *mx);
 const char *mx_name(const Mx *mx);
 bool mx_is_done(const Mx *mx);
-MxStatus mx_status(const Mx *mx);            /* MX_TEMP until it is done */
+MxStatus mx_status(const Mx *mx); /* MX_TEMP until it is done */
 
 /* ---- where mail may really be sent ---- */
 

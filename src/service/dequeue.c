@@ -11,8 +11,9 @@
 #define CLAIM_MAX     100                   /* rows at once */
 #define NEVER         INT64_C(253402300799) /* the end of the year 9999 */
 #define CLASH_PAUSE   (10 * USEC_PER_MS)
-#define AGAIN_PAUSE   (1 * USEC_PER_SEC) /* between two looks at a row that a former attempt holds \
-					  */
+#define AGAIN_PAUSE                                                                                \
+	(1 * USEC_PER_SEC) /* between two looks at a row that a former attempt holds               \
+			    */
 
 /* A claimed row on its way to an Output. */
 typedef struct Due {

@@ -47,11 +47,11 @@ struct Output {
 	OutputOrigin origin;
 	OutputState state;
 	RowState row;
-	bool released;    /* its user has gone */
-	bool dirty;       /* the row does not show the newest state yet */
-	bool deferred;    /* its destination has enough to do: the queue starts the first attempt */
-	bool drained;     /* cancelled by our own end, before its message was complete */
-	bool promised;    /* its client has been told that we have the whole message */
+	bool released; /* its user has gone */
+	bool dirty;    /* the row does not show the newest state yet */
+	bool deferred; /* its destination has enough to do: the queue starts the first attempt */
+	bool drained;  /* cancelled by our own end, before its message was complete */
+	bool promised; /* its client has been told that we have the whole message */
 	NoticeState notice;
 	RestVerdict refusal; /* the store did not take it, and the next hop's word is awaited: what
 				to answer if that is no 2xx; status 0: not so */
