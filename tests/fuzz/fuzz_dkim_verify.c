@@ -13,7 +13,8 @@
 
 static DkimKey *key;
 static char *key_record, *good;
-static size_t b_start, b_end; /* of the value of b= in `good` */
+static size_t b_start, b_end; /* of the value of b= in `good`, with the field's line end: white
+				 space in front of that belongs to the value */
 
 static void
 set_up(void)
@@ -33,7 +34,7 @@ set_up(void)
 	blob_unref(blob);
 	good = g_strconcat(fields, MESSAGE, NULL);
 	b_start = (size_t)(strstr(good, " b=") - good) + 3;
-	b_end = strlen(fields) - 2;
+	b_end = strlen(fields);
 	g_free(fields);
 }
 
