@@ -3,6 +3,8 @@
  *
  * FOLDER/full    while it exists nothing can be written to files in the folder
  * FOLDER/clock   the wall clock is ahead by the seconds in this file, which may be negative
+ * FOLDER/slow    while it exists each turn of an event loop takes 0.2 s more, as on a machine that
+ *                has too much to do
  *
  * Tests only; never part of the product. */
 #define _GNU_SOURCE
@@ -13,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/types.h>
 #include <time.h>
 #include <unistd.h>
@@ -79,4 +82,19 @@ ssize_t
 pwrite64(int fd, const void *data, size_t len, off64_t at)
 {
 	return write_at("pwrite64", fd, data, len, at);
+}
+
+int
+epoll_wait(int fd, struct epoll_event *events, int count, int timeout)
+{
+	typedef int Wait(int, struct epoll_event *, int, int);
+	const char *folder = getenv("KOUKAN_TEST_FAULTS");
+	char path[PATH_MAX];
+	int got = ((Wait *)dlsym(RTLD_NEXT, "epoll_wait"))(fd, events, count, timeout);
+	if (folder != NULL) {
+		snprintf(path, sizeof(path), "%s/slow", folder);
+		if (access(path, F_OK) == 0)
+			usleep(200 * 1000);
+	}
+	return got;
 }

@@ -3,6 +3,7 @@
 a wall clock that jumps."""
 import os
 import shlex
+import signal
 import subprocess
 import time
 
@@ -30,6 +31,10 @@ class Faults:
 
     def empty(self):
         os.unlink(os.path.join(self.folder, "full"))
+
+    def slow_turns(self):
+        with open(os.path.join(self.folder, "slow"), "w", encoding="utf-8"):
+            pass
 
     def set_clock(self, seconds):
         path = os.path.join(self.folder, "clock")
@@ -212,6 +217,20 @@ def test_answers_of_a_full_disk(world, faults):
         tool.run(world, "retry", "--all")
         hop.wait_for(mark)
     assert len(tool.rows(world, "--state", "any")) == 2, "what was refused is not there"
+
+
+# ---- the processor ----
+
+def test_stop_on_a_busy_machine(world, faults):
+    """A worker that gets no turn for a while is not taken for one that has nothing to do."""
+    world.start("two")
+    with Raw(world.ingress) as client:
+        assert client.code(f"MAIL FROM:<{ALICE}>") == 250
+        faults.slow_turns()
+        world.smtp_server.signal(signal.SIGTERM)
+        procs.wait_until(lambda: "server.stopping" in world.smtp_server.err(), "the stop")
+        assert 400 <= client.code("RCPT TO:<bob@one.example>") < 600, "cut without a word"
+    assert world.smtp_server.finish() == 0
 
 
 # ---- the clock ----
