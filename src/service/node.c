@@ -416,7 +416,8 @@ node_start(const NodeOptions *options, GError **ret_error)
 static unsigned
 node_active(Node *node)
 {
-	return (node->router != NULL ? router_active(node->router) : 0) +
+	return (node->router != NULL ? router_active(node->router) + router_unwritten(node->router)
+				     : 0) +
 	       (node->gateway != NULL ? gateway_active(node->gateway) : 0);
 }
 

@@ -3,6 +3,7 @@
  *
  * FOLDER/full    while it exists nothing can be written to files in the folder
  * FOLDER/clock   the wall clock is ahead by the seconds in this file, which may be negative
+ * FOLDER/stall   while it exists no flush of a file ends; FOLDER/stalled appears when one has begun
  * FOLDER/slow    while it exists each turn of an event loop takes 0.2 s more, as on a machine that
  *                has too much to do
  *
@@ -82,6 +83,24 @@ ssize_t
 pwrite64(int fd, const void *data, size_t len, off64_t at)
 {
 	return write_at("pwrite64", fd, data, len, at);
+}
+
+int
+fdatasync(int fd)
+{
+	const char *folder = getenv("KOUKAN_TEST_FAULTS");
+	char path[PATH_MAX];
+	while (folder != NULL) {
+		snprintf(path, sizeof(path), "%s/stall", folder);
+		if (access(path, F_OK) != 0)
+			break;
+		snprintf(path, sizeof(path), "%s/stalled", folder);
+		int mark = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+		if (mark >= 0)
+			close(mark);
+		usleep(5000);
+	}
+	return ((int (*)(int))dlsym(RTLD_NEXT, "fdatasync"))(fd);
 }
 
 int
