@@ -43,6 +43,7 @@ class Run:
         self.how = None     # "kill" or "term"
         self.frozen = []    # (SIGSTOP, SIGCONT)
         self.ready = None   # seconds from start to listening
+        self.failing = False  # what the next hop had taken could not be written down for a while
 
 
 class Koukan:
