@@ -223,10 +223,10 @@ session_error(SmtpSession *session, int code, const char *status, const char *te
 	if (session->errors > limits->error_max) {
 		session_reply(session, 421, "4.7.0", "Error: too many errors");
 		session_close(session, "too many errors");
-	} else if (session->errors <= limits->error_slow || limits->error_delay <= 0) {
-		session_reply(session, code, status, text);
 	} else {
-		session_reply_late(session, limits->error_delay, code, status, text, NULL);
+		bool slow = session->errors > limits->error_slow;
+		session_reply_late(session, slow ? limits->error_delay : 0, code, status, text,
+				   NULL);
 	}
 }
 
@@ -234,6 +234,12 @@ void
 session_reply_late(SmtpSession *session, Usec delay, int code, const char *status, const char *text,
 		   const char *close)
 {
+	if (delay <= 0) {
+		session_reply(session, code, status, text);
+		if (close != NULL)
+			session_close(session, close);
+		return;
+	}
 	session->held = g_string_new(NULL);
 	format_reply(session, session->held, code, status, text);
 	session->after_slow = session->state;
