@@ -82,13 +82,30 @@ static const StateRow states[SESSION_STATES] = {
 	ROW(CLOSED, NONE, NULL, NULL, 0),
 };
 
-/* How long a peer may do nothing: less when most places are taken. */
+/* Most places are taken. */
+static bool
+is_tight(const SmtpSession *session)
+{
+	uint64_t count = session->sessions->count, max = session->conf->limits.sessions_max;
+	return max > 0 && count * 10 >= max * 8;
+}
+
+/* How long a peer may do nothing. */
 static Usec
 patience(const SmtpSession *session, Usec timeout)
 {
+	return is_tight(session) ? MIN(timeout, session->conf->stress_timeout) : timeout;
+}
+
+/* When a message must be here as a whole, however busily it comes. */
+static Deadline
+message_deadline(const SmtpSession *session)
+{
 	const SmtpServiceConf *conf = session->conf;
-	uint64_t count = session->sessions->count, max = conf->limits.sessions_max;
-	return max > 0 && count * 10 >= max * 8 ? MIN(timeout, conf->stress_timeout) : timeout;
+	Usec total = conf->data_total_timeout;
+	if (is_tight(session))
+		total = MIN(total, conf->stress_total_timeout);
+	return session->body_started + total;
 }
 
 static Usec
@@ -128,8 +145,8 @@ session_rearm(SmtpSession *session)
 	Deadline deadline = clock_after(state_timeout(session));
 	bool in_message = states[session->state].input == INPUT_BODY ||
 			  session->state == SESSION_BDAT;
-	if (in_message && session->body_end < deadline)
-		deadline = session->body_end;
+	if (in_message)
+		deadline = MIN(deadline, message_deadline(session));
 	conn_set_deadline(session->conn, deadline);
 }
 
@@ -358,7 +375,7 @@ session_drop_tx(SmtpSession *session, const char *reason, const Response *answer
 	g_clear_pointer(&session->verdict, response_unref);
 	session->utf8 = false;
 	session->binary = false;
-	session->body_end = 0;
+	session->body_started = 0;
 	smtp_data_reader_init(&session->reader);
 }
 
@@ -749,6 +766,7 @@ smtp_service_conf_init(SmtpServiceConf *conf)
 		.command_timeout = 300 * USEC_PER_SEC,
 		.tls_timeout = 60 * USEC_PER_SEC,
 		.stress_timeout = 10 * USEC_PER_SEC,
+		.stress_total_timeout = 300 * USEC_PER_SEC,
 		.auth_delay = USEC_PER_SEC,
 		.auth_timeout = 30 * USEC_PER_SEC,
 		.data_idle_timeout = 180 * USEC_PER_SEC,

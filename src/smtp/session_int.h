@@ -87,7 +87,8 @@ struct SmtpSession {
 	bool utf8; /* MAIL asked for SMTPUTF8 */
 	Blob *blob;
 	Deadline tx_started;
-	Deadline body_end; /* of data_total_timeout */
+	Deadline body_started; /* when the message, or a chunk that is dropped, began; 0: none is
+				  under way */
 	SmtpDataReader reader;
 	SmtpNewline newline;
 	bool binary;       /* BODY=BINARYMIME */
