@@ -22,6 +22,9 @@ PostgreSQL and Postfix's queue.  Acknowledged/s, CPU, and p50 and p99 of the 250
 
 `latency`: from the client's final dot to the 250, through the same X as `relay`.
 
+`rest`: messages submitted by REST, stored before their 201, delivered by SMTP: rates, CPU, and p50
+and p99 of the 201.
+
 `replicas`: 1, 2 and 3 servers on one PostgreSQL: stored before the 250, then delivered out of the
 queue."""
 import argparse
@@ -204,7 +207,7 @@ def relay_one_way(args, binary):
 
 
 def add_arguments(parser):
-    parser.add_argument("what", choices=["relay", "store", "latency", "replicas"])
+    parser.add_argument("what", choices=["relay", "store", "latency", "rest", "replicas"])
     parser.add_argument("--messages", type=int, default=3000, metavar="N", help="a round (3000)")
     parser.add_argument("--sessions", type=int, metavar="N",
                         help="at a time (relay, latency: 10, else 50)")
@@ -231,6 +234,9 @@ def main(args):
     if args.what == "latency":
         from devkit import bench_latency
         return bench_latency.latency(args)
+    if args.what == "rest":
+        from devkit import bench_rest
+        return bench_rest.rest(args)
     if args.what == "replicas":
         from devkit import bench_replicas
         args.sessions = args.sessions or 50
