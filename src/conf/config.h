@@ -129,6 +129,7 @@ typedef struct SmtpCertYaml { /* smtp_listener.services[].certificates[] */
 
 typedef struct SmtpServiceYaml { /* smtp_listener.services[] */
 	HostPort *addr;
+	char *socket;   /* of socket activation, goes before `addr`; NULL: none */
 	char *endpoint; /* name of a rest_output */
 	char *sender, *tag;
 	char *cert, *key, *auth_secrets;

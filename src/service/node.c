@@ -11,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/activation.h"
 #include "base/error.h"
 #include "base/json.h"
 #include "http/client.h"
@@ -44,6 +45,7 @@ struct Node {
 	RouterConfig *router_config;
 	GatewayConfig *gateway_config;
 	char *hostname;
+	Activation *activation; /* sockets of the service manager */
 	Workers *workers;
 	Pool *pool;
 	NodeWorker *per_worker;
@@ -211,6 +213,7 @@ open_gateway(Node *node)
 					.workers = node->workers,
 					.ports = node->ports,
 					.pool = node->pool,
+					.activation = node->activation,
 					.hostname = node->hostname,
 					.blobs = blob_limits(&node->gateway_config->koukan),
 					.uris = {"", ""}};
@@ -343,6 +346,8 @@ open_listeners(Node *node, const char *listen_info, GError **ret_error)
 		if (!gateway_listen(node->gateway, ret_error))
 			return false;
 	}
+	if (!activation_all_taken(node->activation, ret_error))
+		return false;
 	return tell_listeners(node, listen_info, ret_error);
 }
 
@@ -373,6 +378,16 @@ raise_descriptors(void)
 	(void)setrlimit(RLIMIT_NOFILE, &limit);
 }
 
+/* Nobody who waits for it shall wait in vain without a trace of why. */
+static void
+tell_manager(const char *state)
+{
+	g_autoptr(GError) error = NULL;
+	if (!activation_notify(state, &error))
+		log_warn(NULL, "server.notify_failed", LOG_S("state", state),
+			 LOG_S("error", error->message));
+}
+
 Node *
 node_start(const NodeOptions *options, GError **ret_error)
 {
@@ -390,7 +405,8 @@ node_start(const NodeOptions *options, GError **ret_error)
 	http_client_global_init();
 	local_urls_init(&node->urls);
 	node->hostname = find_hostname(conf);
-	if (!open_workers(node, ret_error) ||
+	node->activation = activation_take(ret_error);
+	if (node->activation == NULL || !open_workers(node, ret_error) ||
 	    (node->router_config != NULL && !open_router(node, ret_error))) {
 		node_free(node);
 		return NULL;
@@ -410,6 +426,7 @@ node_start(const NodeOptions *options, GError **ret_error)
 	(void)malloc_trim(0); /* what reading the configuration took */
 	log_info(NULL, "server.ready", LOG_S("version", KOUKAN_VERSION),
 		 LOG_I("workers", workers_count(node->workers)), LOG_I("pid", getpid()));
+	tell_manager("READY=1");
 	return node;
 }
 
@@ -453,6 +470,18 @@ drain(Node *node)
 		rest_api_drain(node->gateway_rest.front.api);
 }
 
+/* The time tells the manager of several reloads which one has ended (Type=notify-reload). */
+static void
+reload(Node *node)
+{
+	g_autofree char *begun = g_strdup_printf("RELOADING=1\nMONOTONIC_USEC=%" G_GINT64_FORMAT,
+						 clock_mono());
+	tell_manager(begun);
+	if (node->gateway != NULL)
+		gateway_reload(node->gateway);
+	tell_manager("READY=1");
+}
+
 void
 node_run(Node *node)
 {
@@ -461,9 +490,10 @@ node_run(Node *node)
 	int got;
 	do {
 		got = sigwaitinfo(&signals, NULL);
-		if (got == SIGHUP && node->gateway != NULL)
-			gateway_reload(node->gateway);
+		if (got == SIGHUP)
+			reload(node);
 	} while (got == SIGHUP || (got < 0 && errno == EINTR));
+	tell_manager("STOPPING=1");
 	drain(node);
 	log_info(NULL, "server.stopping", LOG_I("signal", got)); /* nothing new is taken on now */
 	Deadline until = clock_after(NODE_STOP_MAX);
@@ -508,6 +538,7 @@ node_free(Node *node)
 	rest_clear(&node->router_rest);
 	rest_clear(&node->gateway_rest);
 	gateway_free(node->gateway);
+	activation_free(node->activation);
 	router_free(node->router);
 	store_close(node->store);
 	for (unsigned i = 0; node->per_worker != NULL && i < workers_count(node->workers); i++) {

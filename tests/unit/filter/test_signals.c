@@ -348,6 +348,13 @@ static const Zone hosts[] = {
 	{"6.2.0.192.in-addr.arpa", DNS_PTR, DNS_OK, {"elsewhere.example.org."}},
 	{"elsewhere.example.org", DNS_A, DNS_OK, {"192.0.2.66"}},
 	{"elsewhere.example.org", DNS_AAAA, DNS_TEMP, {NULL}},
+	{"7.2.0.192.in-addr.arpa", DNS_PTR, DNS_OK, {"half.example.org."}},
+	{"half.example.org", DNS_A, DNS_TEMP, {NULL}},
+	{"half.example.org", DNS_AAAA, DNS_OK, {"2001:db8::66"}},
+	{"9.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa",
+	 DNS_PTR,
+	 DNS_OK,
+	 {"elsewhere.example.org."}},
 	{NULL, 0, 0, {NULL}},
 };
 
@@ -376,7 +383,14 @@ static const RemoteCase remote_cases[] = {
 	{"forward fails", "192.0.2.5", "x",
 	 "{\"status\":1,\"fcrdns\":false,\"ehlo_alignment\":false,\"remote_hostname\":\"temp.example.org.\"}",
 	 "450 RemoteHostFilter fwd err"},
-	{"forward fails in half", "192.0.2.6", "x",
+	{"the half fails that counts", "192.0.2.7", "x",
+	 "{\"status\":1,\"fcrdns\":false,\"ehlo_alignment\":false,\"remote_hostname\":\"half.example.org.\"}",
+	 "450 RemoteHostFilter fwd err"},
+	{"the half fails that counts, ipv6", "2001:db8::9", "x",
+	 "{\"status\":1,\"fcrdns\":false,\"ehlo_alignment\":false,"
+	 "\"remote_hostname\":\"elsewhere.example.org.\"}",
+	 "450 RemoteHostFilter fwd err"},
+	{"the other half fails", "192.0.2.6", "x",
 	 "{\"status\":0,\"fcrdns\":false,\"ehlo_alignment\":false,"
 	 "\"remote_hostname\":\"elsewhere.example.org.\"}",
 	 "-"},
