@@ -28,13 +28,6 @@ class Copy:
         self.digest = digest
 
 
-class Nothing:
-    """A list that keeps nothing: the base class collects what would be gigabytes here."""
-
-    def append(self, _):
-        pass
-
-
 class Sink(Hop):
     """`mode` is one of MODES.  In `cut` some messages are taken and the connection is cut before
     the 250, others are cut without being taken."""
@@ -52,9 +45,7 @@ class Sink(Hop):
         self.delay = 0.0
         super().__init__(port, on_mail=self.judge_mail, on_rcpt=self.judge_rcpt,
                          on_data=self.judge_data, host=ADDRESS)
-        self.taken = Nothing()
-        self.commands = Nothing()
-        self.cut = Nothing()
+        self.taken = self.commands = self.cut = letters.Nothing()
 
     def serve(self, connection):
         # Pipelined commands are answered one by one: without this each answer waits for an ACK.
