@@ -398,8 +398,9 @@ static bool
 is_early(const SmtpClient *client)
 {
 	const PipeCommand *command = pipeline_waiting(&client->pipeline);
-	return command != NULL && pipe_kind_ends_group(command->kind) &&
-	       client->reply->code / 100 < 4 && conn_unsent(client->conn) > 0;
+	if (command == NULL || client->reply->code / 100 >= 4 || command->kind == PIPE_BDAT)
+		return false; /* of a chunk nobody knows how much has left; LAST is PIPE_DOT */
+	return conn_unsent(client->conn) > pipeline_behind(&client->pipeline);
 }
 
 static void
