@@ -9,6 +9,7 @@
 #include "fuzz.h"
 
 #include <arpa/inet.h>
+#include <errno.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -42,8 +43,9 @@ typedef struct Dialogue {
 	unsigned n_said, n_codes;
 	GString *in, *out; /* not looked at yet: of the client, of the server */
 	SmtpReply *reply;
-	bool in_message; /* behind 354 */
-	bool lost;       /* TLS, or replies that are none */
+	bool in_message; /* behind 354: 3xx is all that counts (RFC 5321 4.2.1) */
+	bool lost;       /* TLS: not read any more */
+	bool reset;      /* the client's last words may not have come */
 	size_t chunk;    /* bytes of BDAT to come */
 } Dialogue;
 
@@ -154,7 +156,7 @@ take_part(Dialogue *dialogue, bool lmtp)
 		return len > 0;
 	}
 	if (!dialogue->in_message && dialogue->said[dialogue->n_said - 1] == SAID_DATA &&
-	    last_code(dialogue) == 354)
+	    last_code(dialogue) / 100 == 3)
 		dialogue->in_message = true;
 	const char *mark = !dialogue->in_message || g_str_has_prefix(in->str, ".\r\n")
 				   ? "\r\n"
@@ -311,6 +313,8 @@ hear(World *world, bool *ret_said)
 		take_words(&world->dialogue, (world->mode & MODE_LMTP) != 0, words, (size_t)got);
 		*ret_said = true;
 	}
+	if (got < 0 && errno != EAGAIN)
+		world->dialogue.reset = true;
 	return got;
 }
 
@@ -318,6 +322,8 @@ static void
 check_answers(const World *world, const Tx *tx)
 {
 	const Dialogue *dialogue = &world->dialogue;
+	if (dialogue->reset && dialogue->n_codes > dialogue->n_said)
+		return;
 	if (response_ok(tx->mail_response))
 		k_assert(was_granted(dialogue, SAID_MAIL, 0));
 	for (unsigned i = 0; i < RCPTS; i++) {
