@@ -84,7 +84,10 @@ static const HeaderRow HEADERS[] = {
 	 "cc: =?utf-8?B?w6Q=?= <a@b>"},
 	{"[\"cc\",[{\"display_name\":\"=?utf-8?q?x?=\",\"address\":\"a@b\"}]]",
 	 "cc: =?utf-8?B?PT91dGYtOD9xP3g/PQ==?= <a@b>"},
-	{"[\"bcc\",[{\"address\":\"\\\"a b\\\"@c\"}]]", "bcc: \"a b\"@c"},
+	{"[\"cc\",[{\"address\":\"\\\"a b\\\"@c\"}]]", "cc: \"a b\"@c"},
+	{"[\"bcc\",[{\"address\":\"a@b\"}]]", ""}, /* for nobody else to see */
+	{"[\"Bcc\",\"a@b\"]", ""},
+	{"[\"Resent-BCC\",\"a@b\"]", ""},
 	{"[\"to\",[{\"address\":\"a@b\xc3\xbc"
 	 "cher.example\"}]]",
 	 "to: a@xn--bcher-kva.example"},
