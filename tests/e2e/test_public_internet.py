@@ -4,12 +4,16 @@ import configparser
 import glob
 import os
 import re
+import smtplib
+import ssl
 import stat
 import subprocess
 
 import pytest
 import yaml
 
+from access import make_ca
+from mail import message, token
 from world import BINARY, RELEASE, ROOT
 
 EXAMPLES = os.path.join(ROOT, "config", "examples", "public-internet")
@@ -111,3 +115,35 @@ def test_units_fit_the_configuration():
         service = unit(os.path.join(EXAMPLES, f"koukan-{verb}.service"))["Service"]
         assert service["ExecStart"].endswith(f"/koukan {verb} /etc/koukan/{verb}.yaml")
         assert service["Type"] == "notify" and service["User"] == f"koukan-{verb}"
+
+
+def test_both_halves_in_one_process(world, tmp_path):
+    """`koukan serve` with the same files, on ports of this machine's choice."""
+    done = setup(tmp_path, *SITE)
+    assert done.returncode == 0, done.stdout.decode()
+    hop = world.hop()
+    ports = {"8000": str(world.values["router_port"]), "8001": str(world.values["gateway_port"]),
+             "port: 24": f"port: {hop.port}", "['', 25]": "['127.0.0.1', 0]",
+             "['', 587]": "['127.0.0.1', 0]", "['', 465]": "['127.0.0.1', 0]"}
+    tls = tmp_path / "etc" / "tls"
+    make_ca(tls)
+    for made, wanted in (("server.pem", "cert.pem"), ("server.key", "key.pem")):
+        os.rename(tls / made, tls / wanted)
+    paths = []
+    for name in YAMLS:
+        path = tmp_path / "etc" / name
+        path.write_text(re.sub("|".join(map(re.escape, ports)), lambda found: ports[found.group()],
+                               path.read_text()))
+        paths.append(str(path))
+    server = world.start_server("serve", "serve", *paths)
+    passwords = dict(line.split(": ") for line in
+                     (tmp_path / "etc" / "passwords.txt").read_text().splitlines())
+    mark = token()
+    context = ssl.create_default_context(cafile=str(tls / "ca.pem"))
+    with smtplib.SMTP("127.0.0.1", server.smtp_ports()[1], timeout=20) as client:
+        client.starttls(context=context)
+        client.login("carol", passwords["carol"])
+        client.sendmail("carol@example.com.au", ["e_f+x@example.com.au"],
+                        message(mark, sender="carol@example.com.au", rcpt="e_f+x@example.com.au"))
+    got = hop.wait_for(mark)
+    assert got.text.count("DKIM-Signature:") == 2 and "with ESMTPSA" in got.text
