@@ -398,4 +398,11 @@ const FilterKind filter_dns_resolution_kind = {
 	.open = dns_resolution_open,
 	.update = dns_resolution_update,
 	.close = dns_resolution_close,
+	.example = "- filter: router\n"
+		   "  policy:\n"
+		   "    name: dest_domain\n"
+		   "    destination: {endpoint: gateway}\n"
+		   "- filter: dns_resolution\n"
+		   "  suffix: ''\n"
+		   "- filter: rest_output\n",
 };

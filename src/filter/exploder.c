@@ -542,4 +542,8 @@ const FilterKind filter_exploder_kind = {
 	.open = exploder_open,
 	.update = exploder_update,
 	.close = exploder_close,
+	.example = "- filter: exploder\n"
+		   "  msa: yes\n"
+		   "  rcpt_timeout: 5\n"
+		   "  data_timeout: 30\n",
 };

@@ -49,6 +49,8 @@ struct FilterKind {
 	const char *name;        /* in YAML: `filter: name` */
 	const char *output_name; /* key in filter_output, "koukan....Filter"; NULL: no output */
 	const char *doc;         /* one or two sentences for the reference */
+	const char *example; /* YAML, entries of a chain, for the reference; a test runs it as it
+				stands.  NULL only where a configuration may not name it */
 	unsigned flags;
 
 	/* Configuration: conf_size bytes zeroed, filled by `keys`, then completed by `conf_check`
@@ -149,6 +151,13 @@ const FilterKind *const *filter_kinds(void);
 const FilterKind *filter_module(const char *module_path);
 bool filter_policy_module_known(const char *module_path);  /* recipient_router_policy */
 bool filter_matcher_module_known(const char *module_path); /* transaction_matcher */
+
+/* The routing policies of `router`, for the reference. */
+typedef struct RouterPolicyDoc {
+	const char *name, *doc, *example; /* as FilterKind's */
+	const ConfKey *keys;
+} RouterPolicyDoc;
+extern const RouterPolicyDoc router_policy_docs[]; /* ends with a NULL name */
 
 /* Reads `chain:` (a list of maps) into a ChainConf; problems go to the report; never NULL.  Names
  * from `modules:` are given as alias -> module path tables (may be NULL). */

@@ -32,6 +32,7 @@ MatchResult match_eval(const Match *match, MatchCtx *ctx);
 typedef struct MatcherKind {
 	const char *name;
 	const char *doc;
+	const char *example; /* YAML, entries of a chain that use it; as FilterKind's */
 	size_t args_size;
 	const ConfKey *keys;
 	/* Completes `args`; may be NULL. */

@@ -321,4 +321,23 @@ const FilterKind filter_policy_action_kind = {
 	.update = policy_update,
 	.close = policy_close,
 	.modules_offset = offsetof(PolicyConf, modules),
+	.example = "- filter: policy_action\n"
+		   "  tag: envelope\n"
+		   "  name: too_many\n"
+		   "  mode: PER_RCPT\n"
+		   "  match: {matcher: num_rcpts, max_rcpts: 100}\n"
+		   "  action: REJECT\n"
+		   "  code: 452\n"
+		   "  message: 4.5.3 too many recipients\n"
+		   "- filter: policy_action\n"
+		   "  tag: trial\n"
+		   "  match:\n"
+		   "    all:\n"
+		   "    - not: {matcher: smtp_tls}\n"
+		   "    - any:\n"
+		   "      - {matcher: network_address, cidr: 192.0.2.0/24}\n"
+		   "      - {matcher: network_address, cidr: '2001:db8::/32'}\n"
+		   "  action:\n"
+		   "  - [9, LOG]\n"
+		   "  - [1, REJECT]\n",
 };

@@ -179,4 +179,5 @@ const FilterKind filter_remote_host_kind = {
 	.state_size = sizeof(RemoteHost),
 	.update = remote_host_update,
 	.close = remote_host_close,
+	.example = "- filter: remote_host\n",
 };

@@ -455,4 +455,9 @@ const FilterKind filter_rest_output_kind = {
 	.open = rest_output_open,
 	.update = rest_output_update,
 	.close = rest_output_close,
+	.example = "- filter: router\n"
+		   "  destination: {endpoint: gateway, host_list: [{host: 192.0.2.25, port: 25}]}\n"
+		   "- filter: rest_output\n"
+		   "  rcpt_timeout: 30\n"
+		   "  data_timeout: 300\n",
 };

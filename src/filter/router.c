@@ -359,6 +359,33 @@ static const ConfKey *const policy_tables[] = {NULL, address_list_keys, dest_dom
 					       hello_keys};
 _Static_assert(G_N_ELEMENTS(policy_tables) == POLICY_KINDS, "a table for each policy");
 
+const RouterPolicyDoc router_policy_docs[] = {
+	{"address_list", "Decides about recipients in the list of domains and local parts.",
+	 "- filter: router\n"
+	 "  policy:\n"
+	 "    name: address_list\n"
+	 "    domains: [example.com]\n"
+	 "    prefixes: [sales, support]\n"
+	 "    delimiter: '+'\n"
+	 "    destination:\n"
+	 "      endpoint: gateway\n"
+	 "      host_list: [{host: 192.0.2.25, port: 25}]\n"
+	 "- filter: router\n",
+	 address_list_keys},
+	{"dest_domain", "Sends to the recipient's own domain, for dns_resolution to look up.",
+	 "- filter: router\n"
+	 "  policy:\n"
+	 "    name: dest_domain\n"
+	 "    dest_port: 25\n"
+	 "    destination: {endpoint: gateway}\n",
+	 dest_domain_keys},
+	{"hello", "Decides about nobody.",
+	 "- filter: router\n"
+	 "  policy: {name: hello}\n",
+	 hello_keys},
+	{0},
+};
+
 static PolicyKind
 find_policy(const FilterModules *modules, const char *name)
 {
@@ -468,4 +495,11 @@ const FilterKind filter_router_kind = {
 	.update = router_update,
 	.variant = router_variant,
 	.modules_offset = offsetof(RouterConf, modules),
+	.example =
+		"- filter: router\n"
+		"  policy:\n"
+		"    name: address_list\n"
+		"    domains: [example.com]\n"
+		"    destination: {endpoint: gateway, host_list: [{host: 192.0.2.25, port: 25}]}\n"
+		"- filter: router\n",
 };

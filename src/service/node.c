@@ -57,6 +57,7 @@ struct Node {
 	Gateway *gateway;
 	NodeRest router_rest, gateway_rest;
 	atomic_bool draining;
+	atomic_uint turns_due; /* workers that have not answered ask_turns yet */
 };
 
 static const KoukanConf *
@@ -432,8 +433,27 @@ node_start(const NodeOptions *options, GError **ret_error)
 static unsigned
 node_active(Node *node)
 {
-	return (node->router != NULL ? router_active(node->router) : 0) +
+	return (node->router != NULL ? router_active(node->router) + router_unwritten(node->router)
+				     : 0) +
 	       (node->gateway != NULL ? gateway_active(node->gateway) : 0);
+}
+
+static void
+on_turn(void *arg)
+{
+	Node *node = arg;
+	atomic_fetch_sub(&node->turns_due, 1);
+}
+
+/* What is counted is as of each worker's last turn, and one that a busy machine does not let run
+ * says nothing of what it holds. */
+static void
+ask_turns(Node *node)
+{
+	unsigned count = workers_count(node->workers);
+	atomic_store(&node->turns_due, count);
+	for (unsigned i = 0; i < count; i++)
+		worker_post(workers_get(node->workers, i), on_turn, node);
 }
 
 static void
@@ -480,7 +500,10 @@ node_run(Node *node)
 	const struct timespec pause = {.tv_nsec = 20 * 1000 * 1000};
 	unsigned quiet = 0; /* the counts lag by a turn: twice nothing is nothing */
 	while (quiet < 3 && !clock_passed(until)) {
-		quiet = node_active(node) == 0 ? quiet + 1 : 0;
+		if (atomic_load(&node->turns_due) == 0) {
+			quiet = node_active(node) == 0 ? quiet + 1 : 0;
+			ask_turns(node);
+		}
 		got = sigtimedwait(&signals, NULL, &pause);
 		if (got == SIGTERM || got == SIGINT)
 			break;

@@ -151,11 +151,11 @@ class Filler:
         return marks
 
     def deferred(self, count):
-        """Due between an hour and a day from now."""
+        """Due between half an hour and an hour from now, as the longest pause of a retry allows."""
         begin = time.monotonic()
         now = int(time.time())
         for done in range(0, count, BATCH):
-            self.add([now + self.rng.randrange(3600, 86400)
+            self.add([now + self.rng.randrange(1800, 3600)
                       for _ in range(min(BATCH, count - done))])
             if done % 200000 == 0 and done:
                 self.scene.say(f"{done} rows after {time.monotonic() - begin:.0f} s")

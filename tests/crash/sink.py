@@ -11,6 +11,7 @@ import time
 
 import letters
 from hop import Hop, address_of
+from server import ADDRESS
 
 FINAL_RCPT = re.compile(rb"^Final-Recipient: *rfc822; *<?([^>\s]+)>?\r$", re.M | re.I)
 GENERATION = re.compile(r"run-(\d+)\.")
@@ -50,7 +51,7 @@ class Sink(Hop):
         self.last = time.monotonic()
         self.delay = 0.0
         super().__init__(port, on_mail=self.judge_mail, on_rcpt=self.judge_rcpt,
-                         on_data=self.judge_data)
+                         on_data=self.judge_data, host=ADDRESS)
         self.taken = Nothing()
         self.commands = Nothing()
         self.cut = Nothing()
@@ -63,7 +64,11 @@ class Sink(Hop):
     def set_mode(self, mode):
         if mode == self.mode:
             return
-        was, self.mode = self.mode, mode
+        if self.mode == "down":  # before the mode says so: the next change tries again if it fails
+            self.listener = socket.create_server((self.host, self.port), backlog=256)
+            self.thread = threading.Thread(target=self.accept, daemon=True)
+            self.thread.start()
+        self.mode = mode
         if mode == "down":
             try:
                 self.listener.shutdown(socket.SHUT_RDWR)
@@ -71,10 +76,6 @@ class Sink(Hop):
                 pass
             self.listener.close()
             self.thread.join(timeout=5)
-        elif was == "down":
-            self.listener = socket.create_server(("127.0.0.1", self.port), backlog=256)
-            self.thread = threading.Thread(target=self.accept, daemon=True)
-            self.thread.start()
 
     def judge_mail(self, _):
         return "421 4.3.2 closing for now" if self.mode == "down" else None

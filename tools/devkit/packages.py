@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Installs exactly the Debian packages that a verb needs and that are missing."""
+import glob
 import os
 import shutil
 import subprocess
+import tempfile
 
-from devkit.common import Failed, run, say
+from devkit.common import ROOT, Failed, run, say
 
 SETS = {
     "build": [
@@ -21,6 +23,8 @@ SETS = {
     "bench": ["postfix"],
     "crash": ["e2fsprogs", "gcc", "libc6-dev", "mount", "strace"],
 }
+
+UNPACKED = ["exim4-daemon-light"]  # conflicts with postfix
 
 
 def missing(names):
@@ -78,3 +82,33 @@ def ensure(*sets):
     # The usual reason on a fresh machine: there are no package lists yet.
     run(as_root(["apt-get", "update"]))
     run(install)
+
+
+def unpacked(name):
+    """Where `unpack` puts a package."""
+    return os.path.join(ROOT, "build", "unpacked", name)
+
+
+def unpack(*names):
+    """Debian packages that cannot be installed beside others, as files below build/unpacked.  When
+    one cannot be had the tests that want it are skipped."""
+    for name in names:
+        folder = unpacked(name)
+        if os.path.isdir(folder) or shutil.which("dpkg-deb") is None:
+            continue
+        with tempfile.TemporaryDirectory(prefix="koukan-deb-") as scratch:
+            for command in (["apt-get", "download", name], ["apt-get", "update"],
+                            ["apt-get", "download", name]):
+                fetched = glob.glob(os.path.join(scratch, "*.deb"))
+                if not fetched:
+                    run(as_root(command) if command[1] == "update" else command, cwd=scratch,
+                        check=False, quiet=True)
+            fetched = glob.glob(os.path.join(scratch, "*.deb"))
+            if fetched:
+                say(f"unpacking {name}")
+                whole = os.path.join(scratch, "whole")
+                run(["dpkg-deb", "-x", fetched[0], whole], quiet=True)
+                os.makedirs(os.path.dirname(folder), exist_ok=True)
+                shutil.move(whole, folder)
+            else:
+                say(f"{name} cannot be had: its tests are skipped")

@@ -61,9 +61,9 @@ def free_port():
 named_ports = set()  # by this process: two of one configuration must differ
 
 
-def can_bind(port):
+def can_bind(port, ipv4="127.0.0.1"):
     """Is the port free on IPv4 and IPv6 loopback?"""
-    for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+    for family, address in ((socket.AF_INET, ipv4), (socket.AF_INET6, "::1")):
         try:
             with socket.socket(family, socket.SOCK_STREAM) as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
