@@ -69,9 +69,9 @@ class Hop:
             with self.lock:
                 self.commands.append(command)
             verb = command[:4].upper()
-            if verb in ("EHLO", "HELO"):
+            if verb in ("EHLO", "HELO", "LHLO"):
                 ehlo = command[5:]
-                names = ["hop", *(self.extensions if verb == "EHLO" else ())]
+                names = ["hop", *(self.extensions if verb != "HELO" else ())]
                 connection.sendall("".join(
                     f"250{'-' if i < len(names) - 1 else ' '}{name}\r\n"
                     for i, name in enumerate(names)).encode())

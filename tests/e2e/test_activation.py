@@ -64,6 +64,7 @@ def manager_fixture(world):
     manager.socket.close()
 
 
+@pytest.mark.threads
 def test_sockets_and_states(world, manager):
     hop = world.hop()
     # Names decide, not the order.

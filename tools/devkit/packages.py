@@ -18,7 +18,8 @@ SETS = {
     ],
     "clang": ["clang", "libclang-rt-14-dev", "llvm-14"],
     "lint": ["clang-format", "git"],
-    "test": ["curl", "libnet-ssleay-perl", "msmtp", "postfix", "postgresql", "python3-dkim", "python3-dnspython",
+    "test": ["curl", "iproute2", "libnet-ssleay-perl", "msmtp", "nsd", "openssl", "postfix",
+             "postgresql", "python3-dkim", "python3-dnspython",
              "python3-nacl", "python3-pytest", "python3-spf", "python3-yaml", "swaks"],
     "bench": ["postfix"],
     "crash": ["e2fsprogs", "gcc", "libc6-dev", "mount", "strace"],
@@ -54,6 +55,13 @@ def preseed_postfix():
                    input=b"postfix postfix/main_mailer_type select No configuration\n")
 
 
+def mask_nsd():
+    """Only the program is wanted: no name server starts now or at the next boot."""
+    units = "/etc/systemd/system"
+    if os.path.isdir(units):
+        run(as_root(["ln", "-sfn", "/dev/null", os.path.join(units, "nsd.service")]))
+
+
 def ensure(*sets):
     """Makes sure that the packages of these sets are there.  Costs one dpkg-query when they are."""
     if shutil.which("dpkg-query") is None:
@@ -66,6 +74,8 @@ def ensure(*sets):
     say("installing " + " ".join(lacking))
     if "postfix" in lacking:
         preseed_postfix()
+    if "nsd" in lacking:
+        mask_nsd()
     install = as_root(["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-y",
                        "--no-install-recommends", *lacking])
     if run(install, check=False, quiet=True).returncode == 0:
