@@ -26,7 +26,7 @@ def quoted(text):
 
 class Nameserver:
     """`zone`: {name: {type: [records] or a fault}}; TXT records are given as plain text, "delay"
-    is the number of seconds that an answer takes.  Names that are not in it do not exist.  `asked`
+    is the number of seconds that an answer takes, "fault" one that holds for all types.  Names that are not in it do not exist.  `asked`
     counts questions by (name, type)."""
 
     def __init__(self, zone, ttl=60):
