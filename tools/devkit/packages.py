@@ -16,7 +16,7 @@ SETS = {
     ],
     "clang": ["clang", "libclang-rt-14-dev", "llvm-14"],
     "lint": ["clang-format", "git"],
-    "test": ["curl", "msmtp", "postfix", "postgresql", "python3-dkim", "python3-dnspython",
+    "test": ["curl", "make", "msmtp", "postfix", "postgresql", "python3-dkim", "python3-dnspython",
              "python3-nacl", "python3-pytest", "python3-spf", "python3-yaml", "swaks"],
     "bench": ["postfix"],
     "crash": ["e2fsprogs", "gcc", "libc6-dev", "mount", "strace"],
