@@ -93,6 +93,7 @@ typedef struct RouterConfig {
 	ConfModel *model;
 	GPtrArray *endpoints; /* EndpointConf* */
 	YamlDoc *doc;         /* nodes borrowed by filters */
+	GPtrArray *plugins;   /* FilterPlugin*; borrowed by filters */
 } RouterConfig;
 
 /* Reads and checks.  NULL when there is an error (a syntax error of the YAML is a problem in the

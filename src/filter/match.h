@@ -40,10 +40,16 @@ typedef struct MatcherKind {
 	/* Either about the transaction, or about the output of the filter of that name. */
 	MatchResult (*eval)(const void *args, MatchCtx *ctx);
 	MatchResult (*eval_output)(const void *args, const json_t *output, MatchCtx *ctx);
-	bool needs_rcpt; /* only with mode PER_RCPT */
+	bool needs_rcpt;           /* only with mode PER_RCPT */
+	void (*clear)(void *args); /* what `check` has made; may be NULL */
+	/* Offset in the arguments of a `const FilterModules *` that is set before `check` and
+	 * cleared after it; 0: not wanted (so it is never the first member). */
+	size_t modules_offset;
+	bool open_keys; /* `check` reads the keys itself: no table knows them */
 } MatcherKind;
 
 /* NULL-terminated: about the transaction, about filter outputs. */
 extern const MatcherKind *const matchers_tx[];
 extern const MatcherKind *const matchers_output[];
-extern const MatcherKind matcher_dmarc_kind; /* one of the latter */
+extern const MatcherKind matcher_dmarc_kind;  /* one of the latter */
+extern const MatcherKind matcher_plugin_kind; /* for names from `modules`; in no table */
