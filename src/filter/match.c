@@ -87,6 +87,8 @@ match_free(Match *match)
 	if (match->operands != NULL)
 		g_ptr_array_unref(match->operands);
 	if (match->args != NULL) {
+		if (match->kind->clear != NULL)
+			match->kind->clear(match->args);
 		conf_clear(match->args, match->kind->keys);
 		g_free(match->args);
 	}
