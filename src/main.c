@@ -25,6 +25,7 @@ static const struct {
 	{"secret", cmd_secret, "make a password and its hash for SMTP AUTH"},
 	{"resolve", cmd_resolve, "look up where mail for a domain would go, and why"},
 	{"dkim", cmd_dkim, "make a DKIM key and its DNS record; verify or sign a message"},
+	{"arc", cmd_arc, "verify the ARC chain of a message, or add a set to it"},
 	{"spf", cmd_spf, "evaluate SPF for a client and show how the result came about"},
 };
 

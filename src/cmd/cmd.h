@@ -15,5 +15,6 @@ int cmd_queue(int argc, char **argv);
 int cmd_store(int argc, char **argv);
 int cmd_secret(int argc, char **argv);
 int cmd_spf(int argc, char **argv);
+int cmd_arc(int argc, char **argv);
 int cmd_dkim(int argc, char **argv);
 int cmd_resolve(int argc, char **argv);

@@ -5,6 +5,7 @@
 
 #include "base/json.h"
 #include "filter/body_job.h"
+#include "filter/body_prefix.h"
 #include "filter/kinds.h"
 #include "mailauth/authres.h"
 #include "mailauth/spf.h"
@@ -104,6 +105,18 @@ add_dmarc(AuthRes *res, const Filter *filter)
 	authres_prop(res, "header.from", json_get_str(output, "domain"));
 }
 
+/* RFC 8617 10.1: with the address that the chain came from. */
+static void
+add_arc(AuthRes *res, const Filter *filter)
+{
+	const char *result = json_get_str(filter_get_output(filter, "arc"), "result");
+	if (result == NULL)
+		return;
+	authres_add(res, "arc", result);
+	if (filter->down->remote_host != NULL)
+		authres_prop(res, "smtp.remote-ip", filter->down->remote_host->host);
+}
+
 static char *
 make_field(const Filter *filter, const char *id)
 {
@@ -113,6 +126,7 @@ make_field(const Filter *filter, const char *id)
 	add_spf(res, filter);
 	add_dkim(res, filter);
 	add_dmarc(res, filter);
+	add_arc(res, filter);
 	return authres_end(res);
 }
 
@@ -214,18 +228,6 @@ start(Filter *filter, Blob *raw)
 	return body_job_start(filter, blob_len(raw), work_run, work_free, w);
 }
 
-static void
-pass_made(Filter *filter, const TxBody *body, Blob *raw)
-{
-	g_autoptr(TxBody) made = body->builder != NULL ? tx_body_new_builder(body->builder, raw)
-						       : tx_body_new_raw(raw);
-	for (guint i = 0; i < body->parts->len; i++) {
-		const TxPart *part = g_ptr_array_index(body->parts, i);
-		tx_body_add_part(made, part->id, part->blob);
-	}
-	tx_set_body(filter->up, made);
-}
-
 static FilterResult
 auth_results_update(Filter *filter, unsigned news)
 {
@@ -246,7 +248,7 @@ auth_results_update(Filter *filter, unsigned news)
 	state->done = true;
 	const Work *w = state->job != NULL ? state->job->arg : NULL;
 	if (w != NULL && w->made != NULL)
-		pass_made(filter, body, w->made);
+		body_pass_raw(filter, body, w->made);
 	else
 		filter_fail(filter, w != NULL && w->error != NULL ? w->error->message
 								  : "the pool takes no more work");
@@ -272,7 +274,7 @@ static const ConfKey auth_keys[] = {
 const FilterKind filter_auth_results_kind = {
 	.name = "auth_results",
 	.doc = "Prepends an `Authentication-Results:` field with what remote_host, spf_check, "
-	       "dkim_check and dmarc_check found out in this chain, and removes those in our name "
+	       "dkim_check, dmarc_check and arc_check found out in this chain, and removes those in our name "
 	       "that came with the message.",
 	.flags = FILTER_PROXY,
 	.conf_size = sizeof(AuthConf),

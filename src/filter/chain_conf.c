@@ -73,6 +73,20 @@ filter_conf_new(const FilterKind *kind, const YamlNode *entry, const ConfModel *
 	return filter;
 }
 
+/* What a filter builds on has been found out before it. */
+static void
+check_behind(const ChainConf *chain, const FilterKind *kind, const YamlNode *entry,
+	     ConfReport *report)
+{
+	for (guint i = 0; i < chain->filters->len; i++) {
+		const FilterConf *filter = g_ptr_array_index(chain->filters, i);
+		if (strcmp(filter->kind->name, kind->behind) == 0)
+			return;
+	}
+	conf_error(report, entry, "filter %s needs %s before it in the chain", kind->name,
+		   kind->behind);
+}
+
 static void
 add_entry(ChainConf *chain, const YamlNode *entry, const ConfModel *model,
 	  const FilterModules *modules, ConfReport *report)
@@ -88,6 +102,8 @@ add_entry(ChainConf *chain, const YamlNode *entry, const ConfModel *model,
 		unknown_filter(name, name_node, report);
 		return;
 	}
+	if (kind->behind != NULL)
+		check_behind(chain, kind, entry, report);
 	g_ptr_array_add(chain->filters, filter_conf_new(kind, entry, model, modules, report));
 }
 

@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "filter/body_job.h"
+#include "filter/body_prefix.h"
 #include "filter/kinds.h"
 #include "mailauth/dkim_name.h"
 #include "mailauth/dkim_sign.h"
@@ -102,19 +103,6 @@ start(Filter *filter, Blob *raw)
 }
 
 static void
-pass_signed(Filter *filter, const TxBody *body, const char *fields)
-{
-	g_autoptr(Blob) view = blob_new_prefixed(fields, strlen(fields), body->raw);
-	g_autoptr(TxBody) made = body->builder != NULL ? tx_body_new_builder(body->builder, view)
-						       : tx_body_new_raw(view);
-	for (guint i = 0; i < body->parts->len; i++) {
-		const TxPart *part = g_ptr_array_index(body->parts, i);
-		tx_body_add_part(made, part->id, part->blob);
-	}
-	tx_set_body(filter->up, made);
-}
-
-static void
 refuse(Filter *filter)
 {
 	Response *response = response_new(500, FAILED);
@@ -144,7 +132,7 @@ dkim_sign_update(Filter *filter, unsigned news)
 	if (w == NULL)
 		filter_fail(filter, "the pool takes no more work");
 	else if (w->fields != NULL)
-		pass_signed(filter, body, w->fields);
+		body_pass_prefixed(filter, body, w->fields);
 	else if (g_error_matches(w->error, K_ERROR, K_ERROR_INPUT))
 		refuse(filter);
 	else

@@ -16,6 +16,7 @@
 #include <stdbool.h>
 
 #include "base/log.h"
+#include "base/rates.h"
 #include "conf/model.h"
 #include "conf/schema.h"
 #include "loop/dns.h"
@@ -65,6 +66,9 @@ struct FilterKind {
 			   ConfReport *report);
 	void (*conf_free)(void *conf);
 
+	/* A filter that has to stand before this one in the chain; NULL: none. */
+	const char *behind;
+
 	/* Per transaction: state_size bytes, zeroed, in filter->state. */
 	size_t state_size;
 	void (*open)(Filter *filter); /* may be NULL */
@@ -100,8 +104,9 @@ struct Filter {
 typedef struct FilterEnv {
 	Worker *worker;
 	TxPorts *ports;
-	Dns *dns;   /* may be NULL: every lookup is temporarily unknown */
-	Pool *pool; /* may be NULL: run it inline */
+	Dns *dns;     /* may be NULL: every lookup is temporarily unknown */
+	Pool *pool;   /* may be NULL: run it inline */
+	Rates *rates; /* of the process; NULL: nothing is counted, so no limit is reached */
 	const ConfModel *model;
 	const char *hostname;
 	LogCtx log;

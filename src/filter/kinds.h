@@ -5,11 +5,14 @@
 #include "filter/filter.h"
 
 extern const FilterKind filter_add_route_kind;
+extern const FilterKind filter_arc_check_kind;
+extern const FilterKind filter_arc_seal_kind;
 extern const FilterKind filter_auth_results_kind;
 extern const FilterKind filter_dkim_check_kind;
 extern const FilterKind filter_dkim_sign_kind;
 extern const FilterKind filter_dmarc_check_kind;
 extern const FilterKind filter_dns_resolution_kind;
+extern const FilterKind filter_dnsbl_check_kind;
 extern const FilterKind filter_exploder_kind;
 extern const FilterKind filter_exploder_upstream_kind;
 extern const FilterKind filter_hello_kind;

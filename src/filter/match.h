@@ -17,6 +17,8 @@ typedef struct MatchCtx {
 	size_t rcpt;       /* of filter->down; only with per_rcpt */
 	bool body_final;   /* the message may be looked at */
 	const char *fault; /* set with MATCH_FAULT; static */
+	GHashTable *memo;  /* matcher's arguments -> MatchResult + 1: what was decided once for
+			      this transaction; NULL: each evaluation is the only one */
 } MatchCtx;
 
 typedef struct Match Match;
@@ -37,11 +39,12 @@ typedef struct MatcherKind {
 	const ConfKey *keys;
 	/* Completes `args`; may be NULL. */
 	void (*check)(void *args, const YamlNode *node, bool per_rcpt, ConfReport *report);
+	/* Releases what `check` made; may be NULL. */
+	void (*clear)(void *args);
 	/* Either about the transaction, or about the output of the filter of that name. */
 	MatchResult (*eval)(const void *args, MatchCtx *ctx);
 	MatchResult (*eval_output)(const void *args, const json_t *output, MatchCtx *ctx);
 	bool needs_rcpt;           /* only with mode PER_RCPT */
-	void (*clear)(void *args); /* what `check` has made; may be NULL */
 	/* Offset in the arguments of a `const FilterModules *` that is set before `check` and
 	 * cleared after it; 0: not wanted (so it is never the first member). */
 	size_t modules_offset;
@@ -51,5 +54,22 @@ typedef struct MatcherKind {
 /* NULL-terminated: about the transaction, about filter outputs. */
 extern const MatcherKind *const matchers_tx[];
 extern const MatcherKind *const matchers_output[];
-extern const MatcherKind matcher_dmarc_kind;  /* one of the latter */
+/* ...of which these have files of their own: */
+extern const MatcherKind matcher_mail_from_domain_kind, matcher_rcpt_domain_kind;
+extern const MatcherKind matcher_authenticated_user_kind, matcher_size_kind;
+extern const MatcherKind matcher_header_kind, matcher_rate_kind;
+extern const MatcherKind matcher_dmarc_kind, matcher_dnsbl_kind, matcher_arc_kind;
 extern const MatcherKind matcher_plugin_kind; /* for names from `modules`; in no table */
+
+/* ---- for matchers ---- */
+
+static inline MatchResult
+match_bool(bool yes)
+{
+	return yes ? MATCH_YES : MATCH_NO;
+}
+/* A fact about the client that comes with MAIL or never.  Never is no reason to skip a rule that
+ * may protect something, so the chain fails. */
+MatchResult match_missing_fact(MatchCtx *ctx, const char *fault);
+#define MATCH_NO_REMOTE_HOST "a policy asks for remote_host, which this transaction does not have"
+#define MATCH_NO_SMTP_META   "a policy asks for smtp_meta, which this transaction does not have"

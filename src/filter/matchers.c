@@ -4,19 +4,8 @@
 #include "filter/match.h"
 #include "mime/validate.h"
 
-#define NO_REMOTE_HOST "a policy asks for remote_host, which this transaction does not have"
-#define NO_SMTP_META   "a policy asks for smtp_meta, which this transaction does not have"
-
-static MatchResult
-from_bool(bool yes)
-{
-	return yes ? MATCH_YES : MATCH_NO;
-}
-
-/* Facts about the client come with MAIL or never.  Never is no reason to skip a rule that may
- * protect something, so the chain fails. */
-static MatchResult
-missing_fact(MatchCtx *ctx, const char *fault)
+MatchResult
+match_missing_fact(MatchCtx *ctx, const char *fault)
 {
 	if (ctx->filter->down->mail_from == NULL)
 		return MATCH_UNMET;
@@ -55,8 +44,8 @@ network_eval(const void *data, MatchCtx *ctx)
 	const NetworkArgs *args = data;
 	const HostPort *remote = ctx->filter->down->remote_host;
 	if (remote == NULL)
-		return missing_fact(ctx, NO_REMOTE_HOST);
-	return from_bool(net_cidr_contains(&args->cidr, remote->host));
+		return match_missing_fact(ctx, MATCH_NO_REMOTE_HOST);
+	return match_bool(net_cidr_contains(&args->cidr, remote->host));
 }
 
 static const MatcherKind network_kind = {
@@ -101,8 +90,8 @@ meta_eval(const char *key, MatchCtx *ctx)
 {
 	const json_t *meta = ctx->filter->down->smtp_meta;
 	if (meta == NULL)
-		return missing_fact(ctx, NO_SMTP_META);
-	return from_bool(is_set(json_object_get(meta, key)));
+		return match_missing_fact(ctx, MATCH_NO_SMTP_META);
+	return match_bool(is_set(json_object_get(meta, key)));
 }
 
 static MatchResult
@@ -202,7 +191,7 @@ header_from_eval(const AddressArgs *args, const MatchCtx *ctx)
 	if (!ctx->body_final || body->raw == NULL)
 		return MATCH_UNMET;
 	g_autofree char *from = mime_from_address(body->raw);
-	return from_bool(from != NULL && addr_list_match(&args->list, from));
+	return match_bool(from != NULL && addr_list_match(&args->list, from));
 }
 
 static MatchResult
@@ -213,10 +202,10 @@ address_eval(const void *data, MatchCtx *ctx)
 	if (args->which == WHICH_HEADER_FROM)
 		return header_from_eval(args, ctx);
 	if (args->which == WHICH_RCPT_TO)
-		return from_bool(addr_list_match(&args->list, tx_rcpt(tx, ctx->rcpt)->to->addr));
+		return match_bool(addr_list_match(&args->list, tx_rcpt(tx, ctx->rcpt)->to->addr));
 	if (tx->mail_from == NULL)
 		return MATCH_UNMET;
-	return from_bool(addr_list_match(&args->list, tx->mail_from->addr));
+	return match_bool(addr_list_match(&args->list, tx->mail_from->addr));
 }
 
 static const MatcherKind address_kind = {
@@ -258,7 +247,7 @@ num_eval(const void *data, MatchCtx *ctx)
 	int64_t accepted = 0;
 	for (size_t i = 0; i < ctx->rcpt; i++)
 		accepted += response_ok(tx_rcpt(ctx->filter->down, i)->response);
-	return from_bool(accepted >= args->max);
+	return match_bool(accepted >= args->max);
 }
 
 static const MatcherKind num_kind = {
@@ -296,14 +285,14 @@ mail_from_eval(const void *args, MatchCtx *ctx)
 	const Mailbox *from = ctx->filter->down->mail_from;
 	if (from == NULL)
 		return MATCH_UNMET;
-	return from_bool(from->addr[0] != '\0' && is_invalid(from->addr));
+	return match_bool(from->addr[0] != '\0' && is_invalid(from->addr));
 }
 
 static MatchResult
 rcpt_to_eval(const void *args, MatchCtx *ctx)
 {
 	(void)args;
-	return from_bool(is_invalid(tx_rcpt(ctx->filter->down, ctx->rcpt)->to->addr));
+	return match_bool(is_invalid(tx_rcpt(ctx->filter->down, ctx->rcpt)->to->addr));
 }
 
 static const MatcherKind mail_from_kind = {
@@ -333,6 +322,18 @@ static const MatcherKind rcpt_to_kind = {
 };
 
 const MatcherKind *const matchers_tx[] = {
-	&network_kind, &tls_kind,       &auth_kind,    &address_kind,
-	&num_kind,     &mail_from_kind, &rcpt_to_kind, NULL,
+	&network_kind,
+	&tls_kind,
+	&auth_kind,
+	&matcher_authenticated_user_kind,
+	&address_kind,
+	&matcher_mail_from_domain_kind,
+	&matcher_rcpt_domain_kind,
+	&num_kind,
+	&matcher_rate_kind,
+	&matcher_size_kind,
+	&mail_from_kind,
+	&rcpt_to_kind,
+	&matcher_header_kind,
+	NULL,
 };

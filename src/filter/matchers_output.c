@@ -5,12 +5,6 @@
 #include "base/json.h"
 #include "filter/match.h"
 
-static MatchResult
-from_bool(bool yes)
-{
-	return yes ? MATCH_YES : MATCH_NO;
-}
-
 static bool
 has_key(const YamlNode *node, const char *key)
 {
@@ -53,8 +47,8 @@ remote_eval(const void *data, const json_t *output, MatchCtx *ctx)
 	const RemoteArgs *args = data;
 	bool fcrdns = json_is_true(json_object_get(output, "fcrdns"));
 	bool alignment = json_is_true(json_object_get(output, "ehlo_alignment"));
-	return from_bool((!args->has_fcrdns || fcrdns == args->fcrdns) &&
-			 (!args->has_alignment || alignment == args->alignment));
+	return match_bool((!args->has_fcrdns || fcrdns == args->fcrdns) &&
+			  (!args->has_alignment || alignment == args->alignment));
 }
 
 static const MatcherKind remote_kind = {
@@ -120,7 +114,7 @@ dns_one(int want, const json_t *value)
 		return MATCH_YES;
 	if (!json_is_integer(value))
 		return MATCH_UNMET;
-	return from_bool(json_integer_value(value) == want);
+	return match_bool(json_integer_value(value) == want);
 }
 
 static MatchResult
@@ -202,8 +196,8 @@ validity_eval(const void *data, const json_t *output, MatchCtx *ctx)
 	const ValidityArgs *args = data;
 	json_int_t status = json_integer_value(json_object_get(output, "status"));
 	json_int_t received = json_integer_value(json_object_get(output, "received_header_count"));
-	return from_bool((args->threshold < 0 || status < args->threshold) &&
-			 (args->max_received < 0 || received > args->max_received));
+	return match_bool((args->threshold < 0 || status < args->threshold) &&
+			  (args->max_received < 0 || received > args->max_received));
 }
 
 static const MatcherKind validity_kind = {
@@ -276,7 +270,8 @@ spf_check(void *data, const YamlNode *node, bool per_rcpt, ConfReport *report)
 static MatchResult
 spf_one(int want, const json_t *value)
 {
-	return from_bool(want < 0 || (json_is_integer(value) && json_integer_value(value) == want));
+	return match_bool(want < 0 ||
+			  (json_is_integer(value) && json_integer_value(value) == want));
 }
 
 static MatchResult
@@ -434,8 +429,8 @@ policy_eval(const void *data, const json_t *output, MatchCtx *ctx)
 {
 	(void)ctx;
 	const PolicyArgs *args = data;
-	return from_bool(has_name(output, "matched_tags", args->tag) ||
-			 has_name(output, "matched_rules", args->rule));
+	return match_bool(has_name(output, "matched_tags", args->tag) ||
+			  has_name(output, "matched_rules", args->rule));
 }
 
 static const MatcherKind policy_kind = {
@@ -458,6 +453,6 @@ static const MatcherKind policy_kind = {
 };
 
 const MatcherKind *const matchers_output[] = {
-	&remote_kind, &dns_kind,    &validity_kind,      &spf_kind,
-	&dkim_kind,   &policy_kind, &matcher_dmarc_kind, NULL,
+	&remote_kind, &dns_kind,           &validity_kind,    &spf_kind,           &dkim_kind,
+	&policy_kind, &matcher_dmarc_kind, &matcher_arc_kind, &matcher_dnsbl_kind, NULL,
 };

@@ -18,8 +18,8 @@ typedef struct Weighted {
 	Action action;
 } Weighted;
 
-enum { MODE_TX, MODE_PER_RCPT };
-static const char *const mode_names[] = {"TX", "PER_RCPT", NULL};
+enum { MODE_TX, MODE_PER_RCPT, MODE_TX_LOWER };
+static const char *const mode_names[] = {"TX", "PER_RCPT", "tx", NULL};
 
 typedef struct PolicyConf {
 	char *tag, *name;
@@ -38,6 +38,7 @@ typedef struct Policy {
 	size_t looked;      /* recipients of down */
 	bool body_final;    /* was shown */
 	Response *rejected; /* the whole transaction was */
+	GHashTable *memo;   /* of MatchCtx; NULL: not needed yet */
 } Policy;
 
 /* ---- the output that all policies of a chain share ---- */
@@ -113,14 +114,18 @@ static MatchResult
 evaluate(Filter *filter, size_t rcpt)
 {
 	const PolicyConf *conf = filter->conf;
-	const Policy *policy = filter->state;
+	Policy *policy = filter->state;
 	if (conf->match == NULL)
 		return MATCH_YES;
+	bool per_rcpt = conf->mode == MODE_PER_RCPT; /* each of them is looked at once */
+	if (!per_rcpt && policy->memo == NULL)
+		policy->memo = g_hash_table_new(NULL, NULL);
 	MatchCtx ctx = {
 		.filter = filter,
-		.per_rcpt = conf->mode == MODE_PER_RCPT,
+		.per_rcpt = per_rcpt,
 		.rcpt = rcpt,
 		.body_final = policy->body_final,
+		.memo = policy->memo,
 	};
 	MatchResult result = match_eval(conf->match, &ctx);
 	if (result == MATCH_FAULT)
@@ -194,6 +199,7 @@ policy_close(Filter *filter)
 {
 	Policy *policy = filter->state;
 	g_clear_pointer(&policy->rejected, response_unref);
+	g_clear_pointer(&policy->memo, g_hash_table_unref);
 }
 
 /* ---- configuration ---- */
@@ -253,6 +259,8 @@ policy_conf_check(void *data, const YamlNode *node, const ConfModel *model, Conf
 	(void)node;
 	(void)model;
 	PolicyConf *conf = data;
+	if (conf->mode == MODE_TX_LOWER)
+		conf->mode = MODE_TX;
 	if (conf->name == NULL)
 		conf->name = g_strdup(conf->tag);
 	if (yaml_kind(conf->match_node) != YAML_NULL)

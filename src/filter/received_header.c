@@ -3,6 +3,7 @@
  * small one is not worth the steps.  Names that come from peers are reduced to what cannot end a
  * clause or a line. */
 #include "base/clock.h"
+#include "filter/body_prefix.h"
 #include "filter/filter.h"
 #include "filter/kinds.h"
 #include "mime/date.h"
@@ -16,7 +17,7 @@
 
 typedef struct ReceivedConf {
 	char *received_hostname;
-	bool hold;
+	bool hold, tls;
 } ReceivedConf;
 
 static const ConfKey KEYS[] = {
@@ -29,6 +30,11 @@ static const ConfKey KEYS[] = {
 	 .offset = CONF_KEY(ReceivedConf, hold),
 	 .doc = "Keep a message until it is complete; otherwise a large one flows "
 		"on while it comes."},
+	{.name = "tls",
+	 .type = CONF_BOOL,
+	 .offset = CONF_KEY(ReceivedConf, tls),
+	 .doc = "Tell protocol version and cipher of an encrypted connection in a comment behind "
+		"the protocol."},
 	{0}};
 
 /* Appends a host name as peers gave it. */
@@ -107,8 +113,25 @@ from_clause(GString *out, const Filter *filter)
 	g_string_append(out, "])");
 }
 
+/* " (TLSv1.3 TLS_AES_256_GCM_SHA384)", as far as the client's connection is known. */
 static void
-with_clause(GString *out, const Tx *tx)
+append_tls(GString *out, const json_t *meta)
+{
+	const char *version = json_string_value(json_object_get(meta, SMTP_META_TLS_VERSION));
+	const char *cipher = json_string_value(json_object_get(meta, SMTP_META_TLS_CIPHER));
+	if (!meta_true(meta, "tls") || version == NULL)
+		return;
+	g_string_append(out, " (");
+	append_name(out, version);
+	if (cipher != NULL) {
+		g_string_append_c(out, ' ');
+		append_name(out, cipher);
+	}
+	g_string_append_c(out, ')');
+}
+
+static void
+with_clause(GString *out, const Tx *tx, bool tls)
 {
 	next_clause(out);
 	if (tx->smtp_meta == NULL) {
@@ -122,6 +145,8 @@ with_clause(GString *out, const Tx *tx)
 	g_string_append(out, protocol);
 	g_string_append(out, meta_true(tx->smtp_meta, "tls") ? "S" : "");
 	g_string_append(out, meta_true(tx->smtp_meta, "auth") ? "A" : "");
+	if (tls)
+		append_tls(out, tx->smtp_meta);
 }
 
 /* The date of this second; most messages of a thread come in the second of the one before. */
@@ -167,7 +192,7 @@ received_field(const Filter *filter)
 		g_string_append(out, "by ");
 		append_name(out, conf->received_hostname);
 	}
-	with_clause(out, tx);
+	with_clause(out, tx, conf->tls);
 	if (tx_rcpt_count(tx) == 1) {
 		next_clause(out);
 		g_string_append(out, "for ");
@@ -203,15 +228,8 @@ received_update(Filter *filter, unsigned news)
 	if (!may_begin(filter->conf, body, news))
 		return FILTER_CONTINUE;
 	GString *field = received_field(filter);
-	g_autoptr(Blob) view = blob_new_prefixed(field->str, field->len, body->raw);
+	body_pass_prefixed(filter, body, field->str);
 	g_string_free(field, TRUE);
-	g_autoptr(TxBody) made = body->builder != NULL ? tx_body_new_builder(body->builder, view)
-						       : tx_body_new_raw(view);
-	for (guint i = 0; i < body->parts->len; i++) {
-		const TxPart *part = (const TxPart *)g_ptr_array_index(body->parts, i);
-		tx_body_add_part(made, part->id, part->blob);
-	}
-	tx_set_body(filter->up, made);
 	return FILTER_CONTINUE;
 }
 

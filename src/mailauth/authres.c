@@ -66,6 +66,14 @@ can_be_said(const char *value)
 	return true;
 }
 
+char *
+authres_value(const char *text)
+{
+	GString *out = g_string_new(NULL);
+	append_value(out, text);
+	return g_string_free(out, FALSE);
+}
+
 AuthRes *
 authres_new(const char *id)
 {
@@ -121,11 +129,13 @@ read_id(const char *text)
 	return g_string_free(g_steal_pointer(&id), FALSE);
 }
 
-bool
-authres_is_of(const char *value, size_t len, const char *id)
+typedef enum Owner { OWNER_OTHER, OWNER_ID, OWNER_UNKNOWN } Owner;
+
+static Owner
+owner_of(const char *value, size_t len, const char *id)
 {
 	if (memchr(value, '\0', len) != NULL)
-		return true;
+		return OWNER_UNKNOWN;
 	g_autofree char *text = g_strndup(value, len);
 	char *to = text;
 	for (const char *from = text; *from != '\0'; from++) /* folds */
@@ -134,9 +144,49 @@ authres_is_of(const char *value, size_t len, const char *id)
 	*to = '\0';
 	g_autofree char *found = read_id(text);
 	if (found == NULL)
-		return true;
+		return OWNER_UNKNOWN;
 	size_t end = strlen(found);
 	while (end > 0 && found[end - 1] == '.')
 		found[--end] = '\0';
-	return g_ascii_strcasecmp(found, id) == 0;
+	return g_ascii_strcasecmp(found, id) == 0 ? OWNER_ID : OWNER_OTHER;
+}
+
+bool
+authres_is_of(const char *value, size_t len, const char *id)
+{
+	return owner_of(value, len, id) != OWNER_OTHER;
+}
+
+/* The first semicolon outside quoted strings and comments, or `len`. */
+static size_t
+find_semicolon(const char *value, size_t len)
+{
+	unsigned depth = 0;
+	bool quoted = false;
+	for (size_t i = 0; i < len; i++) {
+		char c = value[i];
+		if (c == '\\' && (quoted || depth > 0))
+			i++;
+		else if (c == '"' && depth == 0)
+			quoted = !quoted;
+		else if (c == '(' && !quoted)
+			depth++;
+		else if (c == ')' && depth > 0)
+			depth--;
+		else if (c == ';' && !quoted && depth == 0)
+			return i;
+	}
+	return len;
+}
+
+char *
+authres_results(const char *value, size_t len, const char *id)
+{
+	size_t at = owner_of(value, len, id) == OWNER_ID ? find_semicolon(value, len) : len;
+	if (at == len)
+		return NULL;
+	g_autofree char *results = g_strstrip(g_strndup(value + at + 1, len - at - 1));
+	if (*results == '\0' || g_ascii_strcasecmp(results, "none") == 0)
+		return NULL;
+	return g_steal_pointer(&results);
 }

@@ -20,6 +20,12 @@ void authres_prop(AuthRes *res, const char *property, const char *value);
 /* Frees it and returns the field with its line end.  Caller frees. */
 char *authres_end(AuthRes *res);
 
+/* A value as it stands in such fields, quoted when it has to be.  Caller frees. */
+char *authres_value(const char *text);
+
 /* Is a field of that value (behind the colon) by `id`?  One whose authserv-id cannot be read counts
  * as such, since nobody can tell. */
 bool authres_is_of(const char *value, size_t len, const char *id);
+/* What such a field says, behind its authserv-id, without white space around it; NULL: it is not by
+ * `id`, or says nothing.  Caller frees. */
+char *authres_results(const char *value, size_t len, const char *id);

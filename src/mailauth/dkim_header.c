@@ -89,6 +89,18 @@ dkim_hash_signature(DkimHash *hash, CanonForm form, const char *name, const char
 	dkim_hash_add(hash, text->str, text->len - strlen("\r\n"));
 }
 
+void
+dkim_hash_message(uint8_t ret_hash[DKIM_HASH_LEN], const DkimHeader *header, CanonForm form,
+		  const char *const *names, const MimeField *field, const Tag *b)
+{
+	DkimHash *hash = dkim_hash_new();
+	g_autofree char *name = g_strndup(field->name, field->name_len);
+	dkim_hash_fields(hash, header, form, names);
+	dkim_hash_signature(hash, form, name, field->value, field->value_len, b);
+	dkim_hash_end(hash, ret_hash);
+	dkim_hash_free(hash);
+}
+
 bool
 dkim_domain_ok(const char *name, unsigned labels)
 {

@@ -26,3 +26,6 @@ void dkim_hash_fields(DkimHash *hash, const DkimHeader *header, CanonForm form,
  * part behind the colon. */
 void dkim_hash_signature(DkimHash *hash, CanonForm form, const char *name, const char *value,
 			 size_t value_len, const Tag *b);
+/* Both, as the header hash of a signature that names its fields: `field` is its own, `b` its b=. */
+void dkim_hash_message(uint8_t ret_hash[DKIM_HASH_LEN], const DkimHeader *header, CanonForm form,
+		       const char *const *names, const MimeField *field, const Tag *b);

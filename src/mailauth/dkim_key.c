@@ -331,6 +331,15 @@ dkim_hash_new(void)
 	return hash;
 }
 
+DkimHash *
+dkim_hash_copy(const DkimHash *hash)
+{
+	DkimHash *copy = g_new0(DkimHash, 1);
+	copy->ctx = EVP_MD_CTX_new();
+	k_assert(copy->ctx != NULL && EVP_MD_CTX_copy_ex(copy->ctx, hash->ctx) == 1);
+	return copy;
+}
+
 void
 dkim_hash_free(DkimHash *hash)
 {

@@ -54,6 +54,7 @@ K_MUST_CHECK bool dkim_key_sign(const DkimKey *key, const uint8_t hash[DKIM_HASH
 
 typedef struct DkimHash DkimHash;
 DkimHash *dkim_hash_new(void);
+DkimHash *dkim_hash_copy(const DkimHash *hash); /* goes on from where that one is */
 void dkim_hash_free(DkimHash *hash);
 void dkim_hash_add(void *hash, const char *data, size_t len); /* a CanonSink */
 void dkim_hash_end(DkimHash *hash, uint8_t ret_hash[DKIM_HASH_LEN]);

@@ -48,6 +48,7 @@ struct Node {
 	Activation *activation; /* sockets of the service manager */
 	Workers *workers;
 	Pool *pool;
+	Rates *rates;
 	NodeWorker *per_worker;
 	FilterEnv *envs;
 	TxPorts **ports;
@@ -110,6 +111,7 @@ open_workers(Node *node, GError **ret_error)
 	if (node->pool == NULL)
 		return false;
 	unsigned count = workers_count(node->workers);
+	node->rates = rates_new(RATES_KEYS_DEFAULT);
 	node->per_worker = g_new0(NodeWorker, count);
 	node->envs = g_new0(FilterEnv, count);
 	node->ports = g_new0(TxPorts *, count);
@@ -132,6 +134,7 @@ open_workers(Node *node, GError **ret_error)
 			.ports = &own->ports.ports,
 			.dns = own->dns,
 			.pool = node->pool,
+			.rates = node->rates,
 			.model = node->router_config != NULL ? node->router_config->model : NULL,
 			.hostname = node->hostname};
 	}
@@ -540,6 +543,7 @@ node_free(Node *node)
 	gateway_free(node->gateway);
 	activation_free(node->activation);
 	router_free(node->router);
+	rates_free(node->rates);
 	store_close(node->store);
 	for (unsigned i = 0; node->per_worker != NULL && i < workers_count(node->workers); i++) {
 		http_client_free(node->per_worker[i].http);

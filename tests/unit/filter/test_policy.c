@@ -457,6 +457,61 @@ test_reject(void **state)
 	}
 }
 
+/* All at once, nothing answered yet: MAIL gets the answer, and what depends on it a 503 (spec 11.2,
+ * 3.8).  Also `mode: tx` as the behaviour spec writes it. */
+static void
+test_reject_one_shot(void **state)
+{
+	(void)state;
+	Harness *h = setup("- {filter: policy_action, tag: v, mode: tx, action: REJECT,\n"
+			   "   match: {matcher: address_list, which_addr: header_from,\n"
+			   "           domains: [example.com]}}\n" END);
+	harness_start(h);
+	harness_mail(h, "alice@other.test");
+	harness_rcpt(h, "bob@example.com");
+	harness_rcpt(h, "eve@example.com");
+	harness_body(h, "From: Alice <alice@EXAMPLE.com>\r\n\r\nhi\r\n");
+	harness_turn(h);
+	assert_response(h->tx->mail_response, "550 5.6.0 message rejected v");
+	for (size_t i = 0; i < 2; i++)
+		assert_response(tx_rcpt(h->tx, i)->response, "503 5.5.1 failed precondition: MAIL");
+	assert_response(h->tx->data_response, "503 5.5.1 failed precondition: all rcpts failed");
+	assert_int_equal(h->opened->len, 0);
+	harness_free(h);
+}
+
+/* The author's address, when there is exactly one. */
+static void
+test_header_from(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *header;
+		bool want;
+	} runs[] = {
+		{"From: a@example.com\r\n", true},
+		{"From: \"x@other.test\" <a@Example.com>\r\n", true},
+		{"From: a@sub.example.com\r\n", false},
+		{"From: a@example.com, b@example.com\r\n", false},
+		{"From: a@example.com\r\nFrom: a@example.com\r\n", false},
+		{"Sender: a@example.com\r\n", false},
+	};
+	for (size_t i = 0; i < G_N_ELEMENTS(runs); i++) {
+		Harness *h = setup("- {filter: policy_action, tag: t, name: first, match:\n"
+				   "   {matcher: address_list, which_addr: header_from,\n"
+				   "    domains: [example.com]}}\n" END);
+		g_autofree char *message = g_strconcat(runs[i].header, "\r\nbody\r\n", NULL);
+		harness_start(h);
+		harness_mail(h, "alice@other.test");
+		harness_rcpt(h, "bob@example.com");
+		harness_body(h, message);
+		harness_turn(h);
+		if ((harness_output(h, POLICY) != NULL) != runs[i].want)
+			fail_msg("%s", runs[i].header);
+		harness_free(h);
+	}
+}
+
 /* A signal that comes with the message: only the message is refused, and nobody gets it. */
 static void
 test_reject_body(void **state)
@@ -649,14 +704,15 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_matchers),      cmocka_unit_test(test_truth_table),
-		cmocka_unit_test(test_auth_users),    cmocka_unit_test(test_faults),
-		cmocka_unit_test(test_rcpt_matchers), cmocka_unit_test(test_dns_per_rcpt),
-		cmocka_unit_test(test_num_rcpts),     cmocka_unit_test(test_trivial),
-		cmocka_unit_test(test_reject),        cmocka_unit_test(test_reject_body),
-		cmocka_unit_test(test_preconditions), cmocka_unit_test(test_per_rcpt_pipelining),
-		cmocka_unit_test(test_percent),       cmocka_unit_test(test_conf_errors),
-		cmocka_unit_test(test_depth),         cmocka_unit_test(test_aliases),
+		cmocka_unit_test(test_matchers),        cmocka_unit_test(test_truth_table),
+		cmocka_unit_test(test_auth_users),      cmocka_unit_test(test_faults),
+		cmocka_unit_test(test_rcpt_matchers),   cmocka_unit_test(test_dns_per_rcpt),
+		cmocka_unit_test(test_num_rcpts),       cmocka_unit_test(test_trivial),
+		cmocka_unit_test(test_reject),          cmocka_unit_test(test_reject_body),
+		cmocka_unit_test(test_preconditions),   cmocka_unit_test(test_per_rcpt_pipelining),
+		cmocka_unit_test(test_percent),         cmocka_unit_test(test_conf_errors),
+		cmocka_unit_test(test_depth),           cmocka_unit_test(test_aliases),
+		cmocka_unit_test(test_reject_one_shot), cmocka_unit_test(test_header_from),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

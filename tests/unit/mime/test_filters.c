@@ -171,6 +171,18 @@ static const ReceivedRow RECEIVED[] = {
 	 "Received: from m.example. (m.example. [192.0.2.1])\r\n\twith X-RESTMTP;" DATE},
 	{"", "", "192.0.2.1", NULL, NULL, false, 2, "b@c", "Received: with SMTP;" DATE},
 	{"a", "", NULL, NULL, NULL, false, 2, "b@c", "Received: with SMTP;" DATE},
+	/* with `tls` */
+	{"c.example",
+	 ",\"esmtp\":true,\"tls\":true,\"tls_version\":\"TLSv1.3\","
+	 "\"tls_cipher\":\"TLS_AES_256_GCM_SHA384\"",
+	 "192.0.2.1", NULL, NULL, false, 1, "b@c",
+	 "Received: from c.example ([192.0.2.1])\r\n"
+	 "\twith ESMTPS (TLSv1.3 TLS_AES_256_GCM_SHA384)\r\n\tfor b@c;" DATE},
+	{"c.example", ",\"esmtp\":true,\"tls\":true,\"tls_version\":\"TLSv1.2 (x\"", "192.0.2.1",
+	 NULL, NULL, false, 2, "b@c",
+	 "Received: from c.example ([192.0.2.1])\r\n\twith ESMTPS (TLSv1.2??x);" DATE},
+	{"c.example", ",\"esmtp\":true,\"tls_version\":\"TLSv1.2\"", "192.0.2.1", NULL, NULL, false,
+	 2, "b@c", "Received: from c.example ([192.0.2.1])\r\n\twith ESMTP;" DATE},
 	/* injection */
 	{"a\\r\\nX: (y) <z>;\\u0001\xc3\xa4", "", "192.0.2.1", NULL, NULL, false, 1, "b\r\nX: y;@c",
 	 "Received: from a??X:??y???z????? ([192.0.2.1])\r\n\twith SMTP\r\n\tfor b??X:?y?@c;" DATE},
@@ -179,7 +191,7 @@ static const ReceivedRow RECEIVED[] = {
 /* As received_header.c has it. */
 typedef struct ReceivedConf {
 	char *hostname;
-	bool hold;
+	bool hold, tls;
 } ReceivedConf;
 
 static void
@@ -189,7 +201,10 @@ test_received(void **state)
 	for (size_t i = 0; i < G_N_ELEMENTS(RECEIVED); i++) {
 		const ReceivedRow *r = &RECEIVED[i];
 		Env e;
-		const ReceivedConf conf = {.hostname = (char *)(uintptr_t)r->hostname};
+		const ReceivedConf conf = {
+			.hostname = (char *)(uintptr_t)r->hostname,
+			.tls = r->more != NULL && strstr(r->more, "tls_version") != NULL,
+		};
 		start(&e, &filter_received_header_kind, &conf);
 		ptr_signal = r->signal;
 		if (r->ip != NULL) {
