@@ -9,6 +9,7 @@ import pytest
 
 from devkit.procs import wait_until
 from mail import BOB, Raw, message, submit, token
+from test_smtp_client import SecureHop, output_keys
 from test_smtp_server import client_context, make_certificate, with_keys
 from world import World
 
@@ -22,11 +23,21 @@ ENDS = [b"\n.\n", b"\n.\r\n", b"\r\n.\n", b"\r.\r\n", b"\r\n.\r", b"\r.\r", b"\n
 NULS = [b"\r\n\0.\r\n", b"\r\n.\0\r\n", b"\r\n.\r\0\n", b"\0.\0"]
 
 
-@pytest.fixture(scope="module", params=["reject", "normalize"])
+@pytest.fixture(scope="module", params=["reject", "normalize", "normalize, then BDAT"])
 def served(request, tmp_path_factory):
     it = World(tmp_path_factory.mktemp("served"))
-    it.next_hop, it.kind = it.hop(), request.param
-    it.start("serve", edit_gateway=with_keys(bare_newline=request.param, enable_bdat="true"))
+    it.kind = request.param.partition(",")[0]
+    edit = with_keys(bare_newline=it.kind, enable_bdat="true")
+    if "BDAT" in request.param:
+        it.next_hop = SecureHop(it.values["sink_port"], offers=("CHUNKING", "PIPELINING"))
+        it.arrived = lambda mark: [each.raw for each in it.next_hop.find(mark)
+                                   if each.verb == "BDAT"]
+        it.hops.append(it.next_hop)
+        it.start("serve", edit_gateway=lambda text: output_keys(enable_bdat="true")(edit(text)))
+    else:
+        it.next_hop = it.hop()
+        it.arrived = lambda mark: [each.data for each in it.next_hop.with_text(mark)]
+        it.start("serve", edit_gateway=edit)
     yield it
     it.close()
 
@@ -68,10 +79,10 @@ def test_smuggling(served, end, way):
     assert code == (250 if passes else 550), (code, text)
     served.next_hop.wait_for(after)
     hop = served.next_hop
-    found = hop.with_text(mark)
+    found = served.arrived(mark)
     assert len(found) == (1 if passes else 0)
     if passes:
-        got = found[0].data
+        got = bytes(found[0])
         assert b"\n" not in got.replace(b"\r\n", b"") and b"\r" not in got.replace(b"\r\n", b"")
         unstuffed = way == "DATA" and b"\r\n.\r\n" not in data
         assert got.endswith(normal(data.replace(b"\r\n.", b"\r\n") if unstuffed else data)), got
