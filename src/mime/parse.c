@@ -9,12 +9,15 @@
 #include "mime/tree.h"
 
 #define EMBEDDED_MAX (1024 * 1024) /* bytes of a leaf that is read as header blocks */
+#define PARTS_MEMORY (1024 * 1024) /* bytes of small parts that stay in memory */
 
 typedef struct Parse {
 	Blob *raw;
 	int64_t max_inline;
 	uint64_t inlined;
 	unsigned next_id;
+	uint64_t held; /* bytes of parts in memory */
+	Blob *pack;    /* one file for the small parts beyond PARTS_MEMORY, or NULL */
 	TxBody *body;
 	GError *error; /* set once: everything ends */
 } Parse;
@@ -42,11 +45,34 @@ inline_content(Parse *p, const Blob *blob)
 	return content;
 }
 
+/* Thousands of small parts are as much memory as one that is large, and a file for each would be
+ * too many: beyond a bound they share one.  NULL: an error. */
+static Blob *
+pack(Parse *p, Blob *blob)
+{
+	const BlobLimits at_once = {.memory_max = 1};
+	size_t len;
+	const char *bytes = blob_peek(blob, 0, &len);
+	if (bytes == NULL || len < blob_len(blob)) /* empty, or in a file of its own */
+		return blob_ref(blob);
+	p->held += len;
+	if (p->held <= PARTS_MEMORY)
+		return blob_ref(blob);
+	if (p->pack == NULL)
+		p->pack = blob_new(&at_once);
+	uint64_t from = blob_len(p->pack);
+	return blob_append(p->pack, bytes, len, &p->error) ? blob_new_range(p->pack, from, len)
+							   : NULL;
+}
+
 static json_t *
 blob_content(Parse *p, Blob *blob)
 {
+	g_autoptr(Blob) packed = pack(p, blob);
+	if (packed == NULL)
+		return NULL;
 	g_autofree char *id = g_strdup_printf("%u", p->next_id++);
-	tx_body_add_part(p->body, id, blob);
+	tx_body_add_part(p->body, id, packed);
 	json_t *content = json_object();
 	json_object_set_new(content, "create_id", json_string(id));
 	return content;
@@ -160,6 +186,9 @@ mime_parse(Blob *raw, const MimeParseOptions *options, GError **ret_error)
 	p.body = tx_body_new_builder(builder, raw);
 	json_t *root = node_json(&p, tree->root);
 	json_object_set_new(builder, "parts", root);
+	if (p.pack != NULL)
+		blob_finalize(p.pack);
+	blob_unref(p.pack);
 	if (p.error != NULL) {
 		g_propagate_error(ret_error, p.error);
 		tx_body_unref(p.body);

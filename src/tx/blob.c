@@ -16,7 +16,7 @@
 #define ROOM_STEP (1024 * 1024) /* growth beyond twice this is by this much, not by half */
 
 /* Bytes lie in `data` until they pass memory_max, then all of them in `fd`.  A view has its own
- * bytes in `data` and the others in `rest`. */
+ * bytes in `data` and the others in `rest`; a range has `len` bytes of `whole`. */
 struct Blob {
 	atomic_int refs;
 	_Atomic int64_t stored_id;
@@ -31,6 +31,8 @@ struct Blob {
 	uint64_t size_max; /* 0: none */
 	char *spill_dir;   /* NULL: default */
 	Blob *rest;        /* of a view: then `len`, `total` and `final` are of the own bytes */
+	Blob *whole;       /* of a range, which begins at... */
+	uint64_t from;     /* ...this byte of it */
 };
 
 /* The one that grows: the blob itself or the last of its views. */
@@ -102,6 +104,19 @@ blob_new_prefixed(const void *prefix, size_t len, Blob *rest)
 }
 
 Blob *
+blob_new_range(Blob *whole, uint64_t from, uint64_t len)
+{
+	k_assert(from <= blob_len(whole) && len <= blob_len(whole) - from);
+	Blob *blob = blob_alloc();
+	blob->whole = blob_ref(whole);
+	blob->from = from;
+	blob->len = len;
+	blob->total = (int64_t)len;
+	blob->final = true;
+	return blob;
+}
+
+Blob *
 blob_ref(Blob *blob)
 {
 	int before = atomic_fetch_add_explicit(&blob->refs, 1, memory_order_relaxed);
@@ -118,7 +133,7 @@ blob_unref(Blob *blob)
 		k_assert(before > 0);
 		if (before > 1)
 			return;
-		Blob *rest = blob->rest;
+		Blob *rest = blob->whole != NULL ? blob->whole : blob->rest;
 		if (blob->fd >= 0)
 			close(blob->fd);
 		g_free(blob->data);
@@ -345,9 +360,16 @@ blob_read(const Blob *blob, uint64_t offset, void *buf, size_t len, size_t *ret_
 			left -= n;
 			continue;
 		}
-		/* What is left lies in the file of this blob or of the last of its views. */
+		/* What is left lies in the file of this blob or of the last of its views, or in
+		 * that of which it is a range. */
 		for (; blob->rest != NULL; blob = blob->rest)
 			offset -= blob->own_len;
+		if (blob->whole != NULL) {
+			if (!blob_read(blob->whole, blob->from + offset, out, left, &n, ret_error))
+				return false;
+			k_assert(n == left);
+			break;
+		}
 		if (!read_file(blob, offset, out, left, ret_error))
 			return false;
 		left = 0;
@@ -361,6 +383,14 @@ blob_peek(const Blob *blob, uint64_t offset, size_t *ret_len)
 {
 	*ret_len = 0;
 	for (; blob != NULL; blob = blob->rest) {
+		if (blob->whole != NULL) {
+			const char *bytes = NULL;
+			if (offset < blob->len)
+				bytes = blob_peek(blob->whole, blob->from + offset, ret_len);
+			if (bytes != NULL)
+				*ret_len = (size_t)MIN((uint64_t)*ret_len, blob->len - offset);
+			return bytes;
+		}
 		if (offset < blob->own_len) {
 			*ret_len = blob->own_len - (size_t)offset;
 			return blob->data + offset;

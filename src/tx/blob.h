@@ -4,7 +4,7 @@
  * a limit, beyond it in an unlinked temporary file.  Counted atomically.  While it grows it
  * belongs to one worker; once final it is immutable and any thread may read it.  A blob may
  * also be a view: some bytes of its own in front of another blob (added header fields), so
- * that fan-out and prepending copy nothing. */
+ * that fan-out and prepending copy nothing; or a range of another one. */
 #include <glib.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -29,6 +29,9 @@ Blob *blob_new_bytes(const void *data, size_t len);
 /* A view: `prefix` (copied), then `rest` (counted), which may still grow: the view grows and
  * becomes final with it, and nobody appends to the view itself. */
 Blob *blob_new_prefixed(const void *prefix, size_t len, Blob *rest);
+/* `len` bytes of `whole` (counted, not a range itself) from `from` on, which are there already;
+ * final from the start, even when `whole` still grows: then both belong to its worker. */
+Blob *blob_new_range(Blob *whole, uint64_t from, uint64_t len);
 Blob *blob_ref(Blob *blob);
 void blob_unref(Blob *blob); /* NULL is fine; any thread */
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Blob, blob_unref)

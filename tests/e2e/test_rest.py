@@ -69,6 +69,10 @@ def test_ids_do_not_repeat(rest):
     (b"[" * 100000 + b"]" * 100000, None),
     (b'{"a":' * 5000 + b"1" + b"}" * 5000, None),
     (b'{"mail_from": {"m": "\xff\xfe"}, "rcpt_to": [{"m": "x@y.z"}]}', None),
+    *((b'{"mail_from": {"m": "a@b.c"}, "rcpt_to": [{"m": "x@y.z"}], "smtp_meta": {"x": %s}}' % each,
+       None) for each in (b"1e999", b"-1e999", b"1" + b"0" * 400, b"01", b"+1", b".5", b"NaN",
+                          b"Infinity", b"0x10", b'"\\ud800"', b'"\\udc00\\ud800"', b'"\\u0000"',
+                          b'"\x01"', b"'x'", b"[1,]", b'{"a": 1, "a": 2}', b"tru", b"nul")),
 ])
 def test_create_refuses(rest, body, text):
     answer = rest.call("POST", "/senders/submission/transactions", body,
@@ -225,6 +229,30 @@ def test_patch_with_an_old_etag_is_412(rest):
     beat = rest.call("PATCH", location, b"", if_match=fresh.etag)
     assert beat.status == 200 and beat.etag != fresh.etag, "a heartbeat bumps the version"
     assert rest.call("POST", location + "/cancel").status == 200
+
+
+@pytest.mark.parametrize("body", [
+    b"{", b"[]", b'"x"', b"[" * 100000, b'{"rcpt_to":' * 5000, b'{"rcpt_to": 1e999}',
+    b'{"rcpt_to": [{"m": "x@y.z"}], "rcpt_to": [{"m": "x@y.z"}]}',
+    b'{"rcpt_to": [{"m": "x@y.z\\ud800"}]}', b'{"rcpt_to": [{"m": "\xff"}]}',
+    b'{"rcpt_to_list_offset": 1e999, "rcpt_to": [{"m": "x@y.z"}]}',
+    b'{"rcpt_to_list_offset": -1, "rcpt_to": [{"m": "x@y.z"}]}',
+    b'{"rcpt_to_list_offset": 18446744073709551616, "rcpt_to": [{"m": "x@y.z"}]}',
+    b'{"rcpt_to_list_offset": 9223372036854775807, "rcpt_to": [{"m": "x@y.z"}]}',
+    b'{"rcpt_to_list_offset": "0", "rcpt_to": [{"m": "x@y.z"}]}',
+    b'{"filter_output": 1}', b'{"body": {"message_builder": {"text_body": [[[[[[]]]]]]}}}'])
+def test_patch_refuses(rest, body):
+    """Never a 5xx, and the transaction goes on."""
+    created = rest.create(mail_from={"m": ALICE}, sender={"tag": "smtp-msa"})
+    location = created.headers["location"]
+    etag = rest.wait(location, lambda tx: "mail_response" in tx).etag
+    answer = rest.call("PATCH", location, body, if_match=etag, content_type="application/json")
+    assert answer.status in (200, 400) and (answer.status == 400 or b"filter_output" in body), (
+        answer.status, answer.body)
+    after = rest.get(location)
+    assert "rcpt_to" not in after.json
+    assert patch(rest, location, after.etag, {"rcpt_to": [{"m": BOB}]}).status == 200
+    rest.call("POST", location + "/cancel")
 
 
 def test_patch_on_a_one_shot_chain(rest):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Much at a time by REST: large uploads in little memory, uploads that break off, thousands of long
 polls."""
+import base64
 import hashlib
 import os
 import resource
@@ -14,12 +15,13 @@ import pytest
 from access import rest_section
 from devkit import procs
 from hop import Hop
-from mail import ALICE, BOB, Rest, message, token
+from mail import ALICE, APP, BOB, Rest, message, submit, token
 from world import RELEASE, World
 
 ENVELOPE = {"mail_from": {"m": ALICE}, "rcpt_to": [{"m": BOB}]}
 LARGE = 100 * 1000 * 1000
 GROWTH = 20e6
+PARSED = 30 * 1000 * 1000
 POLLS = 5000
 needs_release = pytest.mark.skipif(RELEASE is None or not os.path.exists(RELEASE),
                                    reason="no release binary (./dev build)")
@@ -35,7 +37,8 @@ class DigestHop(Hop):
                 message.data, message.size = digest.digest(), size
                 return message
             line = line[1:] if line.startswith(b".") else line
-            header = header and not line.startswith(b"From:")  # what was added in front
+            # what was added in front does not count
+            header = header and not line.lower().startswith((b"from:", b"subject:"))
             if not header:
                 digest.update(line)
                 size += len(line)
@@ -120,6 +123,92 @@ def test_100_mb_in_little_memory(tmp_path, put):
             grown = peak_bytes(pid) - before
         print(f"{put.__name__}: resident memory grew by {grown / 1e6:.1f} MB at most")
         assert hop.taken[-1].data == digest
+        assert grown < GROWTH, grown
+    finally:
+        world.close()
+
+
+# ---- messages taken apart, and built ----
+
+def one_attachment(mark):
+    line = base64.b64encode(b"a" * 57) + b"\r\n"
+    return mixed(mark, [b"Content-Type: application/pdf\r\nContent-Transfer-Encoding: base64\r\n"
+                        b"\r\n" + line * (PARSED // len(line))])
+
+
+def one_text(mark):
+    line = "gr\u00fc\u00dfe ".encode("latin-1") * 10 + b"\r\n"
+    return mixed(mark, [b"Content-Type: text/plain; charset=iso-8859-1\r\n\r\n"
+                        + line * (PARSED // len(line))])
+
+
+def many_parts(mark):
+    part = b"Content-Type: text/plain\r\n\r\n" + (b"p" * 76 + b"\r\n") * 50
+    return mixed(mark, [part] * (PARSED // len(part)))
+
+
+def mixed(mark, parts):
+    head = message(mark, "").split(b"MIME-Version")[0]
+    return (head + b"MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n"
+            + b"".join(b"--b\r\n" + part + b"\r\n" for part in parts) + b"--b--\r\n")
+
+
+@needs_release
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [one_attachment, one_text, many_parts])
+def test_parser_of_30_mb(tmp_path, make):
+    """Taken in by SMTP, parsed, handed to an application part by part."""
+    world = World(tmp_path, binary=RELEASE, log_level="info", message_max=2 * PARSED)
+    try:
+        receiver = world.receiver()
+        world.start("serve", edit_router=lambda text: text.replace(
+            "data_timeout: 20", "data_timeout: 300").replace(
+            "data_timeout: 10", "data_timeout: 300"))
+        pid = world.router_server.pid
+        assert submit(world.ingress, token(), rcpts=[APP])[0] == 250
+        mark = token()
+        data = make(mark)
+        forget_peak(pid)
+        before = procs.resident_bytes(pid)
+        assert submit(world.ingress, mark, rcpts=[APP], data=data, timeout=300)[0] == 250
+        grown = peak_bytes(pid) - before
+        print(f"{make.__name__}: resident memory grew by {grown / 1e6:.1f} MB at most")
+        last = receiver.out().splitlines()[-1]
+        with open(last.rpartition("file=")[2], "rb") as file:
+            assert file.read().endswith(data)
+        assert grown < PARSED, grown
+    finally:
+        world.close()
+
+
+@needs_release
+@pytest.mark.slow
+def test_builder_of_100_mb(tmp_path):
+    """An attachment that is uploaded as a part and built into a message."""
+    world = World(tmp_path, binary=RELEASE, log_level="info", smtp_timeout=300)
+    hop = DigestHop(world.values["sink_port"])
+    world.hops.append(hop)
+    try:
+        world.start("serve", edit_router=lambda text: text.replace(
+            "data_timeout: 20", "data_timeout: 300").replace(
+            "downstream_timeout: 20", "downstream_timeout: 300")
+            + f"  message_max: {2 * LARGE}\n")
+        pid = world.router_server.pid
+        with Rest(world.router_url, timeout=300) as rest:
+            rest.final(rest.submit(token()).headers["location"])
+            forget_peak(pid)
+            before = procs.resident_bytes(pid)
+            created = rest.create(**ENVELOPE, body={"message_builder": {
+                "headers": [["subject", "large"]], "file_attachments": [
+                    {"content_type": "a/b", "filename": "x", "content": {"create_id": "x"}}]}})
+            uri = created.json["body"]["message_builder"]["blob_status"]["x"]["uri"]
+            pieces, total, _ = large_message(token())
+            assert put_whole(rest, uri, pieces, total).status == 200
+            tx = rest.final(created.headers["location"], 240)
+            assert tx["data_response"]["code"] == 250, tx
+            grown = peak_bytes(pid) - before
+        print(f"built: resident memory grew by {grown / 1e6:.1f} MB at most")
+        assert hop.taken[-1].size > total * 4 // 3
         assert grown < GROWTH, grown
     finally:
         world.close()

@@ -287,6 +287,35 @@ test_big(void **state)
 		assert_memory_equal(bin + i, "abc", 3);
 }
 
+/* Many small parts, of which only some stay in memory: each is what it was, wherever it lies. */
+static void
+test_many_parts(void **state)
+{
+	(void)state;
+	enum { PARTS = 3000, SIZE = 900 };
+	g_autoptr(GString) s = g_string_new("Content-Type: multipart/mixed; boundary=b\r\n\r\n");
+	for (unsigned i = 0; i < PARTS; i++) {
+		g_autofree char *filler = g_strnfill(SIZE, (char)('a' + i % 26));
+		g_string_append_printf(s, "--b\r\nContent-Type: a/b\r\n\r\n%u %s\r\n", i, filler);
+	}
+	g_string_append(s, "--b--\r\n");
+	g_autoptr(TxBody) body = parse(s->str, 65536);
+	assert_int_equal(body->parts->len, PARTS);
+	assert_true(tx_body_is_final(body));
+	unsigned in_memory = 0;
+	for (unsigned i = 0; i < PARTS; i++) {
+		g_autofree char *id = g_strdup_printf("%u", i);
+		const Blob *blob = tx_body_part(body, id)->blob;
+		g_autofree char *filler = g_strnfill(SIZE, (char)('a' + i % 26));
+		g_autofree char *want = g_strdup_printf("%u %s", i, filler);
+		size_t len;
+		g_autofree char *got = blob_to_string(blob, 2 * SIZE, &len, NULL);
+		assert_string_equal(got, want);
+		in_memory += blob_peek(blob, 0, &len) != NULL;
+	}
+	assert_in_range(in_memory, 1024 * 1024 / (SIZE + 5), 1024 * 1024 / SIZE);
+}
+
 /* ---- the samples ---- */
 
 /* The expected files count blob ids on from file to file: renumber by order of appearance. */
@@ -375,6 +404,7 @@ main(void)
 		cmocka_unit_test(test_flat),        cmocka_unit_test(test_depth),
 		cmocka_unit_test(test_parts_limit), cmocka_unit_test(test_big),
 		cmocka_unit_test(test_samples),     cmocka_unit_test(test_sample_dsn),
+		cmocka_unit_test(test_many_parts),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -254,6 +254,42 @@ test_views(void **state)
 	}
 }
 
+/* Ranges of memory, of a file and of a view over either; views over ranges. */
+static void
+test_ranges(void **state)
+{
+	(void)state;
+	static const size_t SIZES[] = {20, LIMIT + 20};
+	g_autofree char *data = pattern(LIMIT + 20);
+	for (size_t s = 0; s < G_N_ELEMENTS(SIZES); s++) {
+		Blob *base = new_small(0);
+		append(base, data, SIZES[s]);
+		Blob *view = blob_new_prefixed("X: y\r\n", 6, base);
+		for (size_t from = 0; from <= SIZES[s]; from++) {
+			size_t len = (SIZES[s] - from) / 2;
+			g_autoptr(Blob) range = blob_new_range(base, from, len);
+			assert_true(blob_is_final(range)); /* although the base grows */
+			assert_int_equal(blob_total(range), len);
+			assert_holds(range, data + from, len);
+			g_autoptr(Blob) above = blob_new_prefixed("ab", 2, range);
+			g_autoptr(GString) want = g_string_new("ab");
+			g_string_append_len(want, data + from, (gssize)len);
+			assert_holds(above, want->str, len + 2);
+			g_autoptr(Blob) inside = blob_new_range(view, from + 3, 3);
+			g_autoptr(GString) all = g_string_new("X: y\r\n");
+			g_string_append_len(all, data, (gssize)SIZES[s]);
+			assert_holds(inside, all->str + from + 3, 3);
+		}
+		g_autoptr(Blob) last = blob_new_range(view, SIZES[s], 6);
+		blob_unref(view); /* the range keeps them */
+		blob_unref(base);
+		assert_holds(last, data + SIZES[s] - 6, 6);
+		size_t len;
+		assert_null(blob_peek(last, 6, &len));
+		assert_int_equal(len, 0);
+	}
+}
+
 /* A view grows with what it stands in front of, in memory and in the file, and ends with it. */
 static void
 test_growing_view(void **state)
@@ -394,7 +430,7 @@ main(void)
 		cmocka_unit_test(test_views),      cmocka_unit_test(test_growing_view),
 		cmocka_unit_test(test_many_views), cmocka_unit_test(test_to_string_limit),
 		cmocka_unit_test(test_bad_dir),    cmocka_unit_test(test_file_full),
-		cmocka_unit_test(test_stored_id),
+		cmocka_unit_test(test_stored_id),  cmocka_unit_test(test_ranges),
 	};
 	return cmocka_run_group_tests(tests, set_up, tear_down);
 }
