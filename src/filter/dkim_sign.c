@@ -104,6 +104,7 @@ start(Filter *filter, Blob *raw)
 static void
 pass_signed(Filter *filter, const TxBody *body, const char *fields)
 {
+	filter_note_fields(filter, fields);
 	g_autoptr(Blob) view = blob_new_prefixed(fields, strlen(fields), body->raw);
 	g_autoptr(TxBody) made = body->builder != NULL ? tx_body_new_builder(body->builder, view)
 						       : tx_body_new_raw(view);

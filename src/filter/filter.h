@@ -18,6 +18,7 @@
 #include "base/log.h"
 #include "conf/model.h"
 #include "conf/schema.h"
+#include "filter/why.h"
 #include "loop/dns.h"
 #include "loop/pool.h"
 #include "loop/worker.h"
@@ -100,6 +101,7 @@ typedef struct FilterEnv {
 	Pool *pool; /* may be NULL: run it inline */
 	const ConfModel *model;
 	const char *hostname;
+	bool explain; /* chains take down what they do and why */
 	LogCtx log;
 } FilterEnv;
 
@@ -129,6 +131,19 @@ TxRoute *filter_route_copy(const TxRoute *route);
  * `450 internal error: OutputHandler failed to populate response`; `why` is logged. */
 void filter_fail(Filter *filter, const char *why);
 
+/* ---- what is told to whoever asks why (filter/why.h) ----
+ * Nothing happens when nobody is going to ask; who has to compute something first asks before. */
+bool filter_explains(const Filter *filter);
+/* In words for people, one line. */
+void filter_note(Filter *filter, const char *format, ...) K_PRINTF(2, 3);
+void filter_note_fields(Filter *filter, const char *fields); /* it adds these, folded or not */
+void filter_rule_begin(const Filter *filter);
+void filter_rule_end(const Filter *filter, const WhyRule *rule, WhyResult result,
+		     const char *action, uint32_t rcpt); /* index in down, or WHY_EVERYBODY */
+/* As why_matcher. */
+void filter_matcher(const Filter *filter, const void *matcher, WhyResult result, json_t *output,
+		    char *seen);
+
 /* Of one YAML chain entry; immutable, part of the configuration snapshot. */
 typedef struct FilterConf {
 	const FilterKind *kind;
@@ -138,6 +153,7 @@ typedef struct ChainConf {
 	char *name;
 	GPtrArray *filters; /* FilterConf* */
 	bool incremental;   /* its last filter accepts a growing envelope */
+	bool faulty;        /* there are errors in it: not to be run; no sender leads to it */
 } ChainConf;
 
 /* By YAML name; NULL: unknown. */

@@ -26,6 +26,9 @@ Match *match_new(const YamlNode *node, bool per_rcpt, const FilterModules *modul
 		 ConfReport *report);
 void match_free(Match *match); /* NULL is fine */
 MatchResult match_eval(const Match *match, MatchCtx *ctx);
+/* A matcher (const Match *) that was asked about `output` (may be NULL): {"matcher", "wants",
+ * "saw"}.  Caller frees. */
+json_t *match_json(const void *match, const json_t *output);
 
 /* ---- the matchers ---- */
 
@@ -40,6 +43,9 @@ typedef struct MatcherKind {
 	MatchResult (*eval)(const void *args, MatchCtx *ctx);
 	MatchResult (*eval_output)(const void *args, const json_t *output, MatchCtx *ctx);
 	bool needs_rcpt; /* only with mode PER_RCPT */
+	/* What `eval` looked at, in words, for who asks why; caller frees.  NULL: nothing to say.
+	 */
+	char *(*saw)(const void *args, const MatchCtx *ctx);
 } MatcherKind;
 
 /* NULL-terminated: about the transaction, about filter outputs. */

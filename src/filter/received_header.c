@@ -203,6 +203,7 @@ received_update(Filter *filter, unsigned news)
 	if (!may_begin(filter->conf, body, news))
 		return FILTER_CONTINUE;
 	GString *field = received_field(filter);
+	filter_note_fields(filter, field->str);
 	g_autoptr(Blob) view = blob_new_prefixed(field->str, field->len, body->raw);
 	g_string_free(field, TRUE);
 	g_autoptr(TxBody) made = body->builder != NULL ? tx_body_new_builder(body->builder, view)
