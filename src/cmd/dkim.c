@@ -11,6 +11,7 @@
 #include "base/text.h"
 #include "cmd/cmd.h"
 #include "cmd/dns_tool.h"
+#include "cmd/message_file.h"
 #include "mailauth/dkim_message.h"
 #include "mailauth/dkim_name.h"
 #include "mailauth/dkim_run.h"
@@ -124,46 +125,6 @@ make_key(const Options *options, GError **ret_error)
 	return true;
 }
 
-/* ---- messages ---- */
-
-/* Files have the line ends of their system. */
-static GString *
-with_crlf(const char *data, size_t len)
-{
-	GString *out = g_string_sized_new(len + len / 32);
-	for (size_t i = 0; i < len; i++) {
-		if (data[i] == '\n' && (i == 0 || data[i - 1] != '\r'))
-			g_string_append_c(out, '\r');
-		g_string_append_c(out, data[i]);
-	}
-	return out;
-}
-
-static Blob *
-read_message(const char *path, GError **ret_error)
-{
-	g_autoptr(GString) data = g_string_new(NULL);
-	bool own = strcmp(path, "-") != 0;
-	int fd = own ? open(path, O_RDONLY | O_CLOEXEC) : STDIN_FILENO;
-	char piece[65536];
-	ssize_t got = -1;
-	if (fd >= 0) {
-		while ((got = read(fd, piece, sizeof(piece))) > 0)
-			g_string_append_len(data, piece, got);
-	}
-	int errnum = errno;
-	if (own && fd >= 0)
-		(void)close(fd);
-	if (got < 0) {
-		error_set_errno(ret_error, K_ERROR_IO, errnum, "%s", path);
-		return NULL;
-	}
-	bool crlf = strstr(data->str, "\r\n") != NULL;
-	g_autoptr(GString) message = crlf ? NULL : with_crlf(data->str, data->len);
-	const GString *bytes = crlf ? data : message;
-	return blob_new_bytes(bytes->str, bytes->len);
-}
-
 /* ---- verify ---- */
 
 typedef struct Verifying {
@@ -218,7 +179,7 @@ verify(const Options *options, GError **ret_error)
 {
 	static const DnsToolWork work = {.start = start, .stop = stop};
 	Verifying verifying = {0};
-	g_autoptr(Blob) message = read_message(options->file, ret_error);
+	g_autoptr(Blob) message = message_file_read(options->file, ret_error);
 	if (message == NULL)
 		return false;
 	verifying.verify = dkim_verify_message(message, (int64_t)clock_wall_sec(), ret_error);
@@ -249,7 +210,7 @@ static bool
 sign(const Options *options, GError **ret_error)
 {
 	static const char *const oversign[] = {"From", NULL};
-	g_autoptr(Blob) message = read_message(options->file, ret_error);
+	g_autoptr(Blob) message = message_file_read(options->file, ret_error);
 	DkimKeyFile *file = message != NULL ? dkim_key_file_new(options->key, ret_error) : NULL;
 	if (file == NULL)
 		return false;
