@@ -20,6 +20,7 @@ static const struct {
 	{"send", cmd_send, "submit a message by REST and wait for the outcome"},
 	{"receiver", cmd_receiver, "an example of an application that takes mail by REST"},
 	{"config", cmd_config, "check configuration files; print the reference"},
+	{"explain", cmd_explain, "run a chain without sending; what each filter decides, and why"},
 	{"queue", cmd_queue, "look into the queue of a running router, and act on it"},
 	{"store", cmd_store, "create, migrate or check the database"},
 	{"secret", cmd_secret, "make a password and its hash for SMTP AUTH"},

@@ -11,6 +11,7 @@ int cmd_sink(int argc, char **argv);
 int cmd_send(int argc, char **argv);
 int cmd_receiver(int argc, char **argv);
 int cmd_config(int argc, char **argv);
+int cmd_explain(int argc, char **argv);
 int cmd_queue(int argc, char **argv);
 int cmd_store(int argc, char **argv);
 int cmd_secret(int argc, char **argv);

@@ -45,14 +45,12 @@ wait_for(const DnsTool *tool)
 }
 
 static bool
-run(DnsTool *tool, Workers *workers, const char *server, GError **ret_error)
+run(DnsTool *tool, Workers *workers, const DnsConfig *config, DnsSourceFn *source, void *source_arg,
+    GError **ret_error)
 {
-	g_autoptr(GPtrArray) forward = g_ptr_array_new();
-	if (server != NULL)
-		g_ptr_array_add(forward, (gpointer)server);
-	const DnsConfig config = {.forward = forward, .use_system = true};
 	tool->worker = workers_get(workers, 0);
-	tool->dns = dns_new(tool->worker, &config, ret_error);
+	tool->dns = source != NULL ? dns_new_source(tool->worker, source, source_arg)
+				   : dns_new(tool->worker, config, ret_error);
 	if (tool->dns == NULL || !workers_start(workers, ret_error))
 		return false;
 	worker_post(tool->worker, on_start, tool);
@@ -64,17 +62,28 @@ run(DnsTool *tool, Workers *workers, const char *server, GError **ret_error)
 }
 
 bool
-dns_tool_run(const char *server, const DnsToolWork *work, void *arg, GError **ret_error)
+dns_tool_run_as(const DnsConfig *config, DnsSourceFn *source, void *source_arg,
+		const DnsToolWork *work, void *arg, GError **ret_error)
 {
 	DnsTool tool = {.work = work, .arg = arg};
 	tool.told = eventfd(0, EFD_CLOEXEC);
 	if (tool.told < 0)
 		return error_set_errno(ret_error, K_ERROR_IO, errno, "eventfd");
 	Workers *workers = workers_new(1, ret_error);
-	bool ok = workers != NULL && run(&tool, workers, server, ret_error);
+	bool ok = workers != NULL && run(&tool, workers, config, source, source_arg, ret_error);
 	dns_free(tool.dns);
 	if (workers != NULL)
 		workers_free(workers);
 	(void)close(tool.told);
 	return ok;
+}
+
+bool
+dns_tool_run(const char *server, const DnsToolWork *work, void *arg, GError **ret_error)
+{
+	g_autoptr(GPtrArray) forward = g_ptr_array_new();
+	if (server != NULL)
+		g_ptr_array_add(forward, (gpointer)server);
+	const DnsConfig config = {.forward = forward, .use_system = true};
+	return dns_tool_run_as(&config, NULL, NULL, work, arg, ret_error);
 }

@@ -16,4 +16,7 @@ typedef struct DnsToolWork {
 /* `server`: "host" or "host@port"; NULL: the system's resolvers. */
 K_MUST_CHECK bool dns_tool_run(const char *server, const DnsToolWork *work, void *arg,
 			       GError **ret_error);
+/* The same with a resolver of the caller's choice: `source`, or, when that is NULL, `config`. */
+K_MUST_CHECK bool dns_tool_run_as(const DnsConfig *config, DnsSourceFn *source, void *source_arg,
+				  const DnsToolWork *work, void *arg, GError **ret_error);
 void dns_tool_done(DnsTool *tool);

@@ -61,6 +61,9 @@ start_side(Filter *filter)
 		tx_set_mail_from(side, down->mail_from);
 	tx_watch(side, &route->watch, on_side, filter);
 	route->port = ports->open_sender(ports, conf->sender, conf->tag, side);
+	filter_note(filter, "copy to sender %s%s%s as transaction %s", conf->sender,
+		    conf->tag != NULL ? ", tag " : "", conf->tag != NULL ? conf->tag : "",
+		    side->id != NULL ? side->id : "-");
 	if (route->port != NULL)
 		return;
 	g_autoptr(Response) response = response_new(451, NO_WORKER);

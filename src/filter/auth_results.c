@@ -247,11 +247,13 @@ auth_results_update(Filter *filter, unsigned news)
 		return FILTER_WAIT;
 	state->done = true;
 	const Work *w = state->job != NULL ? state->job->arg : NULL;
-	if (w != NULL && w->made != NULL)
+	if (w != NULL && w->made != NULL) {
+		filter_note_fields(filter, w->field);
 		body_pass_raw(filter, body, w->made);
-	else
+	} else {
 		filter_fail(filter, w != NULL && w->error != NULL ? w->error->message
 								  : "the pool takes no more work");
+	}
 	g_clear_pointer(&state->job, body_job_free);
 	return FILTER_CONTINUE;
 }

@@ -18,6 +18,7 @@ body_pass_raw(Filter *filter, const TxBody *body, Blob *raw)
 void
 body_pass_prefixed(Filter *filter, const TxBody *body, const char *fields)
 {
+	filter_note_fields(filter, fields);
 	g_autoptr(Blob) view = blob_new_prefixed(fields, strlen(fields), body->raw);
 	body_pass_raw(filter, body, view);
 }

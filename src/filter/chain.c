@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/new.h"
+#include "filter/match.h"
 
 /* The filters stand in slots.  A proxy's slot has a link: between its `down` and its `up` the
  * engine carries requests down and answers up.  The transactions between two links are shared by
@@ -29,6 +30,7 @@ typedef struct Link {
 typedef struct Slot {
 	Filter filter;    /* first: a Filter* is a Slot* */
 	Link *link;       /* NULL: plain */
+	DnsTap tap;       /* when the chain explains itself */
 	guint depth;      /* links above this filter */
 	bool judged;      /* behind a FILTER_WHOLE_BODY */
 	bool waiting;     /* it returned WAIT */
@@ -46,6 +48,7 @@ struct Chain {
 	TxMark mark; /* of tx, at the last walk */
 	Defer defer; /* the next walk */
 	json_t *outputs;
+	Why *why;         /* NULL: nobody will ask */
 	GPtrArray *unmet; /* const char*: tags of policies that rest */
 	GArray *routed;   /* guint8 by recipient of `tx` */
 	guint n_slots, n_links;
@@ -170,13 +173,48 @@ slot_fresh(const Slot *slot)
 	return tx_since(slot->filter.down, &slot->filter.seen) & REQUESTS;
 }
 
+static uint32_t
+base_rcpt(const void *filter, uint32_t index)
+{
+	return (uint32_t)filter_base_rcpt(filter, index);
+}
+
 static FilterResult
-slot_call(Chain *chain, Slot *slot, unsigned news)
+call_noted(Chain *chain, Slot *slot, unsigned news)
+{
+	_Static_assert((int)WHY_CONTINUED == (int)FILTER_CONTINUE &&
+			       (int)WHY_WAITS == (int)FILTER_WAIT &&
+			       (int)WHY_STOPPED == (int)FILTER_STOP,
+		       "the same three");
+	Dns *dns = chain->env->dns;
+	const guint index = (guint)(slot - chain->slots);
+	const WhyTurn turn = why_enter(chain->why, index, slot->filter.down, news);
+	DnsTap *former = dns != NULL ? dns_tap(dns, &slot->tap) : NULL;
+	FilterResult result = slot->filter.kind->update(&slot->filter, news);
+	if (dns != NULL)
+		(void)dns_tap(dns, former);
+	why_leave(chain->why, &turn, (WhyLeft)result, base_rcpt, &slot->filter);
+	return result;
+}
+
+/* `counts`: the news is more than a cancellation or a heartbeat. */
+static FilterResult
+slot_call(Chain *chain, Slot *slot, unsigned news, bool counts)
 {
 	chain->calling = true;
-	FilterResult result = slot->filter.kind->update(&slot->filter, news);
+	FilterResult result = chain->why != NULL && counts
+				      ? call_noted(chain, slot, news)
+				      : slot->filter.kind->update(&slot->filter, news);
 	chain->calling = false;
 	return result;
+}
+
+static void
+on_dns(DnsTap *tap, const char *name, DnsType type, const DnsAnswer *answer, Usec took)
+{
+	const Slot *slot = (const Slot *)(const void *)((const char *)tap - offsetof(Slot, tap));
+	const Chain *chain = slot->filter.chain;
+	why_dns(chain->why, (guint)(slot - chain->slots), name, type, answer, took);
 }
 
 /* Cancellation and heartbeats count as seen, everything else is still new. */
@@ -251,7 +289,7 @@ slot_step(Chain *chain, Slot *slot, bool open, unsigned beat)
 			slot->filter.seen = upto;
 		return all && !slot->stopped;
 	}
-	FilterResult result = slot_call(chain, slot, news);
+	FilterResult result = slot_call(chain, slot, news, counts);
 	if (slot->link != NULL)
 		link_copy_control(slot->link, control);
 	if (!counts || result == FILTER_WAIT) {
@@ -309,6 +347,7 @@ slot_init(Chain *chain, guint i, char *state, Tx *down)
 	Slot *slot = &chain->slots[i];
 	const FilterConf *conf = g_ptr_array_index(chain->conf->filters, i);
 	slot->depth = chain->n_links;
+	slot->tap.fn = on_dns;
 	if (i > 0) {
 		const Slot *before = &chain->slots[i - 1];
 		slot->judged = before->judged ||
@@ -348,6 +387,7 @@ chain_new(const ChainConf *conf, Tx *tx, const FilterEnv *env)
 	chain->env = env;
 	chain->tx = tx_ref(tx);
 	chain->n_slots = n;
+	chain->why = env->explain ? why_new(n) : NULL;
 	chain->slots = (void *)(block + ALIGN16(sizeof(Chain)));
 	chain->links = (void *)((char *)chain->slots + ALIGN16(n * sizeof(Slot)));
 	char *state = block + head;
@@ -386,6 +426,7 @@ chain_free(Chain *chain)
 		g_array_unref(chain->links[i].map);
 	}
 	json_decref(chain->outputs);
+	why_free(chain->why);
 	if (chain->unmet != NULL)
 		g_ptr_array_unref(chain->unmet);
 	if (chain->routed != NULL)
@@ -417,12 +458,93 @@ chain_outputs(const Chain *chain)
 	return chain->outputs;
 }
 
+static const char *
+filter_name_of(const void *chain, guint index)
+{
+	return ((const Chain *)chain)->slots[index].filter.kind->name;
+}
+
+json_t *
+chain_why(const Chain *chain, WhyDetail detail)
+{
+	const WhyNames names = {.chain = chain->conf->name,
+				.filter = filter_name_of,
+				.matcher = match_json,
+				.arg = chain};
+	return chain->why != NULL ? why_json(chain->why, &names, chain->tx, detail) : NULL;
+}
+
 /* ---- for filters ---- */
 
 const FilterEnv *
 filter_env(const Filter *filter)
 {
 	return filter->chain->env;
+}
+
+static guint
+filter_index(const Filter *filter)
+{
+	return (guint)((const Slot *)filter - filter->chain->slots);
+}
+
+bool
+filter_explains(const Filter *filter)
+{
+	return filter->chain->why != NULL;
+}
+
+void
+filter_note(Filter *filter, const char *format, ...)
+{
+	if (filter->chain->why == NULL)
+		return;
+	va_list args;
+	va_start(args, format);
+	why_note(filter->chain->why, filter_index(filter), g_strdup_vprintf(format, args));
+	va_end(args);
+}
+
+void
+filter_note_fields(Filter *filter, const char *fields)
+{
+	if (filter->chain->why == NULL)
+		return;
+	GString *text = g_string_new("adds ");
+	for (const char *at = fields; *at != '\0' && text->len <= WHY_TEXT_MAX; at++) {
+		bool blank = g_ascii_isspace(*at);
+		if (!blank)
+			g_string_append_c(text, *at);
+		else if (text->str[text->len - 1] != ' ' && at[1] != '\0')
+			g_string_append_c(text, ' ');
+	}
+	g_strchomp(text->str);
+	why_note(filter->chain->why, filter_index(filter), g_string_free(text, FALSE));
+}
+
+void
+filter_rule_begin(const Filter *filter)
+{
+	if (filter->chain->why != NULL)
+		why_rule_begin(filter->chain->why, filter_index(filter));
+}
+
+void
+filter_rule_end(const Filter *filter, const WhyRule *rule, WhyResult result, const char *action,
+		uint32_t rcpt)
+{
+	if (filter->chain->why == NULL)
+		return;
+	if (rcpt != WHY_EVERYBODY)
+		rcpt = base_rcpt(filter, rcpt);
+	why_rule_end(filter->chain->why, filter_index(filter), rule, result, action, rcpt);
+}
+
+void
+filter_matcher(const Filter *filter, const void *matcher, WhyResult result, json_t *output,
+	       char *seen)
+{
+	why_matcher(filter->chain->why, filter_index(filter), matcher, result, output, seen);
 }
 
 void
@@ -441,6 +563,8 @@ filter_set_output(Filter *filter, json_t *output)
 	if (chain->outputs == NULL)
 		chain->outputs = json_object();
 	json_object_set(chain->outputs, name, output);
+	if (chain->why != NULL)
+		why_output(chain->why, filter_index(filter), output);
 	tx_set_filter_output(chain->tx, name, output);
 }
 
@@ -455,6 +579,7 @@ filter_fail(Filter *filter, const char *why)
 {
 	Chain *chain = filter->chain;
 	chain->failed = true;
+	filter_note(filter, "fault: %s", why);
 	log_error(&chain->env->log, "filter.failed", LOG_S("chain", chain->conf->name),
 		  LOG_S("filter", filter->kind->name), LOG_S("error", why));
 	chain_wake(chain);

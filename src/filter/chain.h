@@ -18,3 +18,6 @@ void chain_heartbeat(Chain *chain);
 bool chain_is_waiting(const Chain *chain);
 /* Signals of the filters so far: object or NULL; borrowed. */
 json_t *chain_outputs(const Chain *chain);
+/* What it has done so far, and why (docs/explain.md); NULL when env->explain is not set.  Caller
+ * frees. */
+json_t *chain_why(const Chain *chain, WhyDetail detail);

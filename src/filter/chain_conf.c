@@ -138,14 +138,16 @@ chain_conf_new(const char *name, const YamlNode *list, const ConfModel *model,
 	chain->filters = g_ptr_array_new_with_free_func(filter_conf_free);
 	if (yaml_kind(list) != YAML_LIST || yaml_count(list) == 0) {
 		conf_error(report, list, "chain '%s' needs a list of filters", name);
+		chain->faulty = true;
 		return chain;
 	}
-	unsigned before = report->errors;
+	const unsigned before = report->errors;
 	for (unsigned i = 0; i < yaml_count(list); i++)
 		add_entry(chain, yaml_item(list, i), model, modules, report);
 	/* With an entry missing the rest is not where it belongs. */
 	if (report->errors == before)
 		check_terminal(chain, list, report);
+	chain->faulty = report->errors > before;
 	return chain;
 }
 

@@ -116,9 +116,25 @@ result_json(const DkimResult *r, const char *from)
 }
 
 static void
+note(Filter *filter, const DkimVerify *verify)
+{
+	if (dkim_verify_count(verify) == 0)
+		filter_note(filter, "no signature");
+	for (unsigned i = 0; i < dkim_verify_count(verify); i++) {
+		const DkimResult *r = dkim_verify_result(verify, i);
+		filter_note(filter, "%s: d=%s s=%s a=%s%s%s", r->word,
+			    r->domain != NULL ? r->domain : "-",
+			    r->selector != NULL ? r->selector : "-",
+			    r->algorithm != NULL ? r->algorithm : "-",
+			    r->reason != NULL ? ": " : "", r->reason != NULL ? r->reason : "");
+	}
+}
+
+static void
 publish(Filter *filter, const Work *w)
 {
 	json_t *results = json_array();
+	note(filter, w->verify);
 	for (unsigned i = 0; i < dkim_verify_count(w->verify); i++)
 		json_array_append_new(results,
 				      result_json(dkim_verify_result(w->verify, i), w->from));

@@ -132,6 +132,22 @@ result_of(const Filter *filter, const Votes *votes)
 }
 
 static void
+note(Filter *filter, DmarcResult result, const Votes *votes, const char *policy)
+{
+	const DmarcState *state = filter->state;
+	const char *domain = state->domain != NULL ? state->domain : "(not one From address)";
+	if (!state->found)
+		filter_note(filter, "%s: From %s has no policy", dmarc_result_names[result],
+			    domain);
+	else
+		filter_note(filter,
+			    "%s: From %s, p=%s of %s; SPF %s and DKIM %s for a domain of its own",
+			    dmarc_result_names[result], domain, policy, state->asked,
+			    votes->spf ? "passes" : "does not pass",
+			    votes->dkim ? "passes" : "does not pass");
+}
+
+static void
 publish(Filter *filter)
 {
 	const DmarcState *state = filter->state;
@@ -140,21 +156,24 @@ publish(Filter *filter)
 		vote_spf(filter, &votes);
 		vote_dkim(filter, &votes);
 	}
+	DmarcResult result = result_of(filter, &votes);
+	const char *asks = NULL;
 	json_t *output = json_object();
-	json_object_set_new(output, "result",
-			    json_string(dmarc_result_names[result_of(filter, &votes)]));
+	json_object_set_new(output, "result", json_string(dmarc_result_names[result]));
 	if (state->domain != NULL)
 		json_object_set_new(output, "domain", json_string(state->domain));
 	if (state->found) {
 		bool own = g_ascii_strcasecmp(state->asked, state->domain) == 0;
 		DmarcPolicyKind policy = own ? state->record.policy : state->record.subdomains;
-		json_object_set_new(output, "policy", json_string(dmarc_policy_names[policy]));
+		asks = dmarc_policy_names[policy];
+		json_object_set_new(output, "policy", json_string(asks));
 		json_object_set_new(output, "policy_domain", json_string(state->asked));
 		json_object_set_new(output, "percent", json_integer(state->record.percent));
 		json_object_set_new(output, "spf", json_boolean(votes.spf));
 		json_object_set_new(output, "dkim", json_boolean(votes.dkim));
 	}
 	filter_set_output(filter, output);
+	note(filter, result, &votes, asks);
 }
 
 static FilterResult

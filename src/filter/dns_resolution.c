@@ -251,6 +251,20 @@ resolve_hosts(const Filter *filter, GPtrArray *out, TxRouteFault *ret_fault)
 	return MX_OK;
 }
 
+static void
+note_hosts(Filter *filter, MxStatus status, const GPtrArray *hosts)
+{
+	static const char *const names[] = {"OK", "NX", "TEMP"};
+	g_autoptr(GString) text = g_string_new(NULL);
+	for (guint i = 0; i < hosts->len && text->len < WHY_TEXT_MAX; i++) {
+		const HostPort *host = g_ptr_array_index(hosts, i);
+		g_string_append_printf(text, " %s:%u", host->host, (unsigned)host->port);
+		if (host->name != NULL)
+			g_string_append_printf(text, " (%s)", host->name);
+	}
+	filter_note(filter, "%s:%s", names[status], hosts->len > 0 ? text->str : " no address");
+}
+
 /* Without addresses the route goes on without hosts: a policy is expected to reject, and
  * rest_output refuses what is left. */
 static MxStatus
@@ -264,6 +278,8 @@ pass_route(Filter *filter)
 	g_ptr_array_unref(route->hosts);
 	route->hosts = hosts;
 	route->resolved = status == MX_OK;
+	if (filter_explains(filter))
+		note_hosts(filter, status, hosts);
 	tx_set_route(filter->up, route);
 	return status;
 }

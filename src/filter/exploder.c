@@ -113,6 +113,10 @@ rcpt_start(Filter *filter, size_t index, const SenderConf *sender)
 		rcpt_release(rcpt);
 		return;
 	}
+	filter_note(filter, "hands %s to sender %s%s%s as transaction %s",
+		    tx_rcpt(down, index)->to->addr, sender->upstream_sender,
+		    tag != NULL ? ", tag " : "", tag != NULL ? tag : "",
+		    rcpt->tx->id != NULL ? rcpt->tx->id : "-");
 	if (exploder->body_seen)
 		tx_set_body(rcpt->tx, down->body);
 	rcpt->answer_by = clock_after(conf->rcpt_timeout);

@@ -19,6 +19,7 @@
 #include "base/rates.h"
 #include "conf/model.h"
 #include "conf/schema.h"
+#include "filter/why.h"
 #include "loop/dns.h"
 #include "loop/pool.h"
 #include "loop/worker.h"
@@ -109,6 +110,7 @@ typedef struct FilterEnv {
 	Rates *rates; /* of the process; NULL: nothing is counted, so no limit is reached */
 	const ConfModel *model;
 	const char *hostname;
+	bool explain; /* chains take down what they do and why */
 	LogCtx log;
 } FilterEnv;
 
@@ -140,6 +142,19 @@ TxRoute *filter_endpoint_route(const RestEndpointConf *endpoint);
  * `450 internal error: OutputHandler failed to populate response`; `why` is logged. */
 void filter_fail(Filter *filter, const char *why);
 
+/* ---- what is told to whoever asks why (filter/why.h) ----
+ * Nothing happens when nobody is going to ask; who has to compute something first asks before. */
+bool filter_explains(const Filter *filter);
+/* In words for people, one line. */
+void filter_note(Filter *filter, const char *format, ...) K_PRINTF(2, 3);
+void filter_note_fields(Filter *filter, const char *fields); /* it adds these, folded or not */
+void filter_rule_begin(const Filter *filter);
+void filter_rule_end(const Filter *filter, const WhyRule *rule, WhyResult result,
+		     const char *action, uint32_t rcpt); /* index in down, or WHY_EVERYBODY */
+/* As why_matcher. */
+void filter_matcher(const Filter *filter, const void *matcher, WhyResult result, json_t *output,
+		    char *seen);
+
 /* Of one YAML chain entry; immutable, part of the configuration snapshot. */
 typedef struct FilterConf {
 	const FilterKind *kind;
@@ -149,6 +164,7 @@ typedef struct ChainConf {
 	char *name;
 	GPtrArray *filters; /* FilterConf* */
 	bool incremental;   /* its last filter accepts a growing envelope */
+	bool faulty;        /* there are errors in it: not to be run; no sender leads to it */
 } ChainConf;
 
 /* By YAML name; NULL: unknown. */

@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "base/json.h"
 #include "base/text.h"
 #include "filter/plugin.h"
 
@@ -16,6 +17,7 @@ struct Match {
 	const MatcherKind *kind; /* of MATCHER */
 	void *args;
 	char *output; /* of OUTPUT: a filter nobody here knows how to ask */
+	const YamlNode *node;
 };
 
 /* ---- evaluating ---- */
@@ -51,8 +53,42 @@ eval_matcher(const Match *match, MatchCtx *ctx)
 	return output != NULL ? kind->eval_output(match->args, output, ctx) : MATCH_UNMET;
 }
 
+static bool
+is_leaf(const Match *match)
+{
+	return match->op == OP_MATCHER || match->op == OP_OUTPUT || match->op == OP_ALWAYS;
+}
+
+static void
+note(const Match *match, MatchResult result, const MatchCtx *ctx)
+{
+	_Static_assert((int)WHY_NO == (int)MATCH_NO && (int)WHY_YES == (int)MATCH_YES &&
+			       (int)WHY_UNMET == (int)MATCH_UNMET &&
+			       (int)WHY_FAULT == (int)MATCH_FAULT,
+		       "the same four");
+	const MatcherKind *kind = match->kind;
+	json_t *output = NULL;
+	char *seen = NULL;
+	if (kind != NULL && kind->eval_output != NULL)
+		output = filter_get_output(ctx->filter, kind->name);
+	if (kind != NULL && kind->saw != NULL)
+		seen = kind->saw(match->args, ctx);
+	filter_matcher(ctx->filter, match, (WhyResult)result, output, seen);
+}
+
+static MatchResult eval(const Match *match, MatchCtx *ctx);
+
 MatchResult
 match_eval(const Match *match, MatchCtx *ctx)
+{
+	MatchResult result = eval(match, ctx);
+	if (is_leaf(match) && filter_explains(ctx->filter))
+		note(match, result, ctx);
+	return result;
+}
+
+static MatchResult
+eval(const Match *match, MatchCtx *ctx)
 {
 	switch (match->op) {
 	case OP_ANY:
@@ -70,6 +106,89 @@ match_eval(const Match *match, MatchCtx *ctx)
 		return MATCH_YES;
 	}
 	k_unreachable();
+}
+
+/* ---- in words ---- */
+
+static void
+append_node(GString *out, const YamlNode *node)
+{
+	const char *text = yaml_text(node);
+	if (yaml_kind(node) == YAML_LIST || yaml_kind(node) == YAML_MAP) {
+		bool map = yaml_kind(node) == YAML_MAP;
+		g_string_append_c(out, map ? '{' : '[');
+		for (unsigned i = 0; i < yaml_count(node) && out->len < WHY_TEXT_MAX; i++) {
+			g_string_append(out, i > 0 ? ", " : "");
+			if (map)
+				g_string_append_printf(out, "%s: ", yaml_text(yaml_key(node, i)));
+			append_node(out, map ? yaml_value(node, i) : yaml_item(node, i));
+		}
+		g_string_append_c(out, map ? '}' : ']');
+	} else {
+		g_string_append(out, text != NULL ? text : "null");
+	}
+}
+
+/* What the configuration says beside the name: "result: fail, policy: reject". */
+static json_t *
+wants_json(const YamlNode *node)
+{
+	g_autoptr(GString) out = g_string_new(NULL);
+	for (unsigned i = 0; i < yaml_count(node) && out->len < WHY_TEXT_MAX; i++) {
+		const char *key = yaml_text(yaml_key(node, i));
+		if (g_strcmp0(key, "matcher") == 0)
+			continue;
+		g_string_append_printf(out, "%s%s: ", out->len > 0 ? ", " : "",
+				       key != NULL ? key : "?");
+		append_node(out, yaml_value(node, i));
+	}
+	g_autofree char *shown = text_escape(out->str, out->len, WHY_TEXT_MAX);
+	return json_string(shown);
+}
+
+/* A value of a signal as the configuration would write it. */
+static void
+append_value(GString *out, const ConfKey *key, const json_t *value)
+{
+	json_int_t number = json_integer_value(value);
+	bool named = key->type == CONF_ENUM && json_is_integer(value) && number >= 0 &&
+		     number < (json_int_t)g_strv_length((char **)(uintptr_t)key->names);
+	g_autofree char *text = json_print(value);
+	g_string_append_printf(out, "%s%s: %s", out->len > 0 ? ", " : "", key->name,
+			       named                   ? key->names[number]
+			       : json_is_string(value) ? json_string_value(value)
+						       : text);
+}
+
+/* The parts of the signal that the matcher has keys for; all of it when there is none. */
+static json_t *
+saw_json(const ConfKey *keys, const json_t *output)
+{
+	g_autoptr(GString) out = g_string_new(NULL);
+	for (const ConfKey *key = keys; key != NULL && key->name != NULL; key++) {
+		const json_t *value = json_object_get(output, key->name);
+		if (value != NULL && json_typeof(value) != JSON_NULL)
+			append_value(out, key, value);
+	}
+	if (out->len == 0) {
+		g_autofree char *text = json_print(output);
+		g_string_append(out, text);
+	}
+	g_autofree char *shown = text_escape(out->str, out->len, WHY_TEXT_MAX);
+	return json_string(shown);
+}
+
+json_t *
+match_json(const void *data, const json_t *output)
+{
+	const Match *match = data;
+	json_t *out = json_object();
+	const char *name = yaml_text(yaml_get(match->node, "matcher"));
+	json_object_set_new(out, "matcher", json_string(name != NULL ? name : "?"));
+	json_object_set_new(out, "wants", wants_json(match->node));
+	if (output != NULL && match->kind != NULL)
+		json_object_set_new(out, "saw", saw_json(match->kind->keys, output));
+	return out;
 }
 
 /* ---- compiling ---- */
@@ -178,6 +297,7 @@ compile_matcher(const YamlNode *node, bool per_rcpt, const FilterModules *module
 		return NULL;
 	}
 	Match *match = g_new0(Match, 1);
+	match->node = node;
 	match->kind = find_in(matchers_tx, name);
 	if (match->kind == NULL)
 		match->kind = find_in(matchers_output, name);

@@ -28,6 +28,9 @@ Match *match_new(const YamlNode *node, bool per_rcpt, const FilterModules *modul
 		 ConfReport *report);
 void match_free(Match *match); /* NULL is fine */
 MatchResult match_eval(const Match *match, MatchCtx *ctx);
+/* A matcher (const Match *) that was asked about `output` (may be NULL): {"matcher", "wants",
+ * "saw"}.  Caller frees. */
+json_t *match_json(const void *match, const json_t *output);
 
 /* ---- the matchers ---- */
 
@@ -44,11 +47,14 @@ typedef struct MatcherKind {
 	/* Either about the transaction, or about the output of the filter of that name. */
 	MatchResult (*eval)(const void *args, MatchCtx *ctx);
 	MatchResult (*eval_output)(const void *args, const json_t *output, MatchCtx *ctx);
-	bool needs_rcpt;           /* only with mode PER_RCPT */
+	bool needs_rcpt; /* only with mode PER_RCPT */
 	/* Offset in the arguments of a `const FilterModules *` that is set before `check` and
 	 * cleared after it; 0: not wanted (so it is never the first member). */
 	size_t modules_offset;
 	bool open_keys; /* `check` reads the keys itself: no table knows them */
+	/* What `eval` looked at, in words, for who asks why; caller frees.  NULL: nothing to say.
+	 */
+	char *(*saw)(const void *args, const MatchCtx *ctx);
 } MatcherKind;
 
 /* NULL-terminated: about the transaction, about filter outputs. */

@@ -48,6 +48,14 @@ network_eval(const void *data, MatchCtx *ctx)
 	return match_bool(net_cidr_contains(&args->cidr, remote->host));
 }
 
+static char *
+network_saw(const void *args, const MatchCtx *ctx)
+{
+	(void)args;
+	const HostPort *remote = ctx->filter->down->remote_host;
+	return remote != NULL ? g_strdup(remote->host) : NULL;
+}
+
 static const MatcherKind network_kind = {
 	.name = "network_address",
 	.doc = "The client's address is in the network.",
@@ -59,6 +67,7 @@ static const MatcherKind network_kind = {
 		   "  tag: friends\n"
 		   "  match: {matcher: network_address, cidr: 192.0.2.0/24}\n"
 		   "  action: LOG\n",
+	.saw = network_saw,
 };
 
 /* ---- smtp_tls, smtp_auth ---- */
@@ -208,6 +217,20 @@ address_eval(const void *data, MatchCtx *ctx)
 	return match_bool(addr_list_match(&args->list, tx->mail_from->addr));
 }
 
+static char *
+address_saw(const void *data, const MatchCtx *ctx)
+{
+	const AddressArgs *args = data;
+	const Tx *tx = ctx->filter->down;
+	if (args->which == WHICH_RCPT_TO)
+		return g_strdup(tx_rcpt(tx, ctx->rcpt)->to->addr);
+	if (args->which == WHICH_MAIL_FROM && tx->mail_from != NULL)
+		return g_strdup(tx->mail_from->addr);
+	if (args->which == WHICH_HEADER_FROM && ctx->body_final && tx->body->raw != NULL)
+		return mime_from_address(tx->body->raw);
+	return NULL;
+}
+
 static const MatcherKind address_kind = {
 	.name = "address_list",
 	.doc = "An address is in the list of domains and local parts.",
@@ -221,6 +244,7 @@ static const MatcherKind address_kind = {
 		"  mode: PER_RCPT\n"
 		"  match: {matcher: address_list, which_addr: rcpt_to, domains: [lists.example.com], prefixes: [owner], delimiter: '-'}\n"
 		"  action: REJECT\n",
+	.saw = address_saw,
 };
 
 /* ---- num_rcpts ---- */

@@ -29,6 +29,7 @@ typedef struct PolicyConf {
 	char *message;
 	const FilterModules *modules;
 	/* made by conf_check */
+	WhyRule rule;    /* borrows the names above */
 	Match *match;    /* NULL: always */
 	GArray *actions; /* Weighted */
 	double total;    /* of the weights */
@@ -37,6 +38,7 @@ typedef struct PolicyConf {
 typedef struct Policy {
 	size_t looked;      /* recipients of down */
 	bool body_final;    /* was shown */
+	bool rests;         /* that was noted */
 	Response *rejected; /* the whole transaction was */
 	GHashTable *memo;   /* of MatchCtx; NULL: not needed yet */
 } Policy;
@@ -115,6 +117,7 @@ evaluate(Filter *filter, size_t rcpt)
 {
 	const PolicyConf *conf = filter->conf;
 	Policy *policy = filter->state;
+	filter_rule_begin(filter);
 	if (conf->match == NULL)
 		return MATCH_YES;
 	bool per_rcpt = conf->mode == MODE_PER_RCPT; /* each of them is looked at once */
@@ -133,13 +136,25 @@ evaluate(Filter *filter, size_t rcpt)
 	return result;
 }
 
+/* Draws the action of a rule that has matched, and notes what the rule came to. */
+static Action
+settle(const Filter *filter, MatchResult result, uint32_t rcpt)
+{
+	const PolicyConf *conf = filter->conf;
+	Action action = result == MATCH_YES ? choose_action(conf) : ACTION_LOG;
+	filter_rule_end(filter, &conf->rule, (WhyResult)result,
+			result == MATCH_YES ? action_names[action] : NULL, rcpt);
+	return action;
+}
+
 static void
 act_on_rcpt(Filter *filter, size_t index)
 {
 	const PolicyConf *conf = filter->conf;
-	if (evaluate(filter, index) != MATCH_YES)
+	MatchResult result = evaluate(filter, index);
+	Action action = settle(filter, result, (uint32_t)index);
+	if (result != MATCH_YES)
 		return;
-	Action action = choose_action(conf);
 	record(filter, action == ACTION_LOG ? NULL : conf->tag, conf->name);
 	if (action == ACTION_REJECT)
 		tx_answer_rcpt(filter->down, index, reject_response(conf));
@@ -159,18 +174,32 @@ step_rcpts(Filter *filter)
 }
 
 static void
+note_rest(Filter *filter)
+{
+	Policy *policy = filter->state;
+	const PolicyConf *conf = filter->conf;
+	if (!policy->rests)
+		filter_note(filter, "rule %s rests: tag %s has matched", conf->name, conf->tag);
+	policy->rests = true;
+}
+
+static void
 step_tx(Filter *filter)
 {
 	Policy *policy = filter->state;
 	const PolicyConf *conf = filter->conf;
-	if (is_retired(filter) || filter_tag_is_unmet(filter, conf->tag))
+	if (is_retired(filter)) {
+		note_rest(filter);
+		return;
+	}
+	if (filter_tag_is_unmet(filter, conf->tag))
 		return;
 	MatchResult result = evaluate(filter, 0);
+	Action action = settle(filter, result, WHY_EVERYBODY);
 	if (result == MATCH_UNMET)
 		filter_set_tag_unmet(filter, conf->tag);
 	if (result != MATCH_YES)
 		return;
-	Action action = choose_action(conf);
 	record(filter, action == ACTION_LOG ? NULL : conf->tag, conf->name);
 	if (action == ACTION_REJECT)
 		policy->rejected = reject_response(conf);
@@ -256,13 +285,13 @@ read_actions(PolicyConf *conf, ConfReport *report)
 static void
 policy_conf_check(void *data, const YamlNode *node, const ConfModel *model, ConfReport *report)
 {
-	(void)node;
 	(void)model;
 	PolicyConf *conf = data;
 	if (conf->mode == MODE_TX_LOWER)
 		conf->mode = MODE_TX;
 	if (conf->name == NULL)
 		conf->name = g_strdup(conf->tag);
+	conf->rule = (WhyRule){.tag = conf->tag, .name = conf->name, .node = node};
 	if (yaml_kind(conf->match_node) != YAML_NULL)
 		conf->match = match_new(conf->match_node, conf->mode == MODE_PER_RCPT,
 					conf->modules, report);

@@ -145,6 +145,11 @@ finish(Filter *filter)
 				    name != NULL ? name : json_string("(not UTF-8)"));
 	}
 	filter_set_output(filter, output);
+	filter_note(filter, "%s%s", remote->name != NULL ? remote->name : "no name",
+		    failed != NULL         ? " (not known for now)"
+		    : remote->name == NULL ? ""
+		    : remote->found        ? " leads back to the client"
+					   : " does not lead back to the client");
 	if (failed == NULL)
 		return FILTER_CONTINUE;
 	tx_answer_mail(filter->down, response_new(450, failed));

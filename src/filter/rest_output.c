@@ -182,6 +182,11 @@ open_upstream(Filter *filter, const char *url)
 		.receive_parsing = receiver,
 	};
 	TxPorts *ports = filter_env(filter)->ports;
+	const HostPort *remote = output->up->remote_host;
+	filter_note(filter, "sends to %s%s%s%s%s", url,
+		    output->up->sender_name != NULL ? ", sender " : "",
+		    output->up->sender_name != NULL ? output->up->sender_name : "",
+		    remote != NULL ? ", host " : "", remote != NULL ? remote->host : "");
 	tx_watch(output->up, &output->watch, on_upstream, filter);
 	output->port = ports->open_url(ports, url, output->up, &options);
 }

@@ -138,6 +138,19 @@ route_equal(const TxRoute *a, const TxRoute *b)
 
 /* ---- the filter ---- */
 
+/* " for HOST:PORT, HOST:PORT..." */
+static char *
+route_hosts_text(const TxRoute *route)
+{
+	GString *out = g_string_new(NULL);
+	for (guint i = 0; i < route->hosts->len && out->len < WHY_TEXT_MAX; i++) {
+		const HostPort *host = g_ptr_array_index(route->hosts, i);
+		g_string_append_printf(out, "%s%s:%u", i > 0 ? ", " : " for ", host->host,
+				       (unsigned)host->port);
+	}
+	return g_string_free(out, FALSE);
+}
+
 /* What `up` has, or is going to get from an earlier router. */
 static const TxRoute *
 current_route(const Filter *filter)
@@ -158,6 +171,26 @@ apply(Filter *filter, size_t index, TxRoute *route)
 }
 
 static void
+note(Filter *filter, const char *addr, const Decision *decision)
+{
+	const RouterConf *conf = filter->conf;
+	const char *policy = conf->kind == POLICY_NONE ? "everybody" : policy_names[conf->kind];
+	if (!filter_explains(filter))
+		return;
+	if (decision->reject != NULL) {
+		filter_note(filter, "%s: %s: refused", policy, addr);
+		return;
+	}
+	const TxRoute *route = decision->route;
+	g_autofree char *hosts = route != NULL ? route_hosts_text(route) : g_strdup("");
+	filter_note(filter, "%s: %s: %s%s", policy, addr,
+		    route == NULL        ? "a destination, dry run"
+		    : route->url != NULL ? route->url
+					 : "a destination without endpoint",
+		    hosts);
+}
+
+static void
 route_rcpt(Filter *filter, size_t index)
 {
 	Tx *down = filter->down;
@@ -165,6 +198,7 @@ route_rcpt(Filter *filter, size_t index)
 	if (!decision.decided)
 		return;
 	filter_set_rcpt_routed(filter, index);
+	note(filter, tx_rcpt(down, index)->to->addr, &decision);
 	if (decision.reject != NULL)
 		tx_answer_rcpt(down, index, response_new(550, decision.reject));
 	else if (decision.answer != NULL)

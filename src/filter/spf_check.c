@@ -55,6 +55,14 @@ result_of(const SpfState *state, guint index)
 	return json_integer(spf_result(spf_run_spf(g_ptr_array_index(state->runs, index))));
 }
 
+static void
+note(Filter *filter, const Spf *spf)
+{
+	const char *domain = spf_domain(spf);
+	filter_note(filter, "%s for %s: %s", spf_result_name(spf_result(spf)),
+		    *domain != '\0' ? domain : "nobody", spf_reason(spf));
+}
+
 static FilterResult
 spf_check_update(Filter *filter, unsigned news)
 {
@@ -66,6 +74,8 @@ spf_check_update(Filter *filter, unsigned news)
 		begin(filter);
 	if (state->done < state->runs->len)
 		return FILTER_WAIT;
+	for (guint i = 0; i < state->runs->len && filter_explains(filter); i++)
+		note(filter, spf_run_spf(g_ptr_array_index(state->runs, i)));
 	json_t *extra = json_object();
 	for (guint i = 0; i < conf->extra_domains->len; i++)
 		json_object_set_new(extra, g_ptr_array_index(conf->extra_domains, i),

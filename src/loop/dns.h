@@ -60,6 +60,26 @@ typedef void DnsFn(void *arg, const DnsAnswer *answer);
 DnsQuery *dns_query(Dns *dns, const char *name, DnsType type, DnsFn *fn, void *arg);
 void dns_cancel(DnsQuery *query); /* NULL is fine; not after its callback */
 
+/* Who wants to know of questions and answers.  A query belongs to the tap that is set when it is
+ * made; while its callback runs that tap is set again, so that what follows from an answer belongs
+ * to the same one.  `fn` is called before the callback; everything is borrowed for the call.  The
+ * tap outlives its queries, and the callback of such a query must not free the resolver. */
+typedef struct DnsTap DnsTap;
+struct DnsTap {
+	void (*fn)(DnsTap *tap, const char *name, DnsType type, const DnsAnswer *answer, Usec took);
+};
+/* Sets it (NULL: nobody) and returns the former one. */
+DnsTap *dns_tap(Dns *dns, DnsTap *tap);
+
+/* A resolver that asks nobody: `fn` answers, at once; the callbacks come as from the other one.  It
+ * fills a zeroed answer whose records are its own to make (dns_record_add). */
+typedef void DnsSourceFn(void *arg, const char *name, DnsType type, DnsAnswer *answer);
+Dns *dns_new_source(Worker *worker, DnsSourceFn *fn, void *arg);
+/* Copies `text`; no more than DNS_RECORDS_MAX are kept. */
+void dns_record_add(DnsAnswer *answer, const char *text, uint16_t preference);
+const char *dns_type_name(DnsType type);       /* "A"..., or "?" */
+const char *dns_status_name(DnsStatus status); /* "OK", "NODATA", "NXDOMAIN", "TEMP" */
+
 /* Pure: reads a wire-format answer (RFC 1035 4) for `type`; anything malformed gives DNS_TEMP.
  * The fuzz target.  Caller clears with dns_answer_clear. */
 void dns_parse(const uint8_t *packet, size_t len, DnsType type, DnsAnswer *ret_answer);

@@ -14,6 +14,7 @@ struct DnsQuery {
 	DnsType type;
 	DnsFn *fn;
 	void *arg;
+	DnsTap *tap;
 };
 
 static Dns *the_dns;
@@ -63,8 +64,13 @@ on_answer(void *arg)
 	}
 	DnsFn *fn = query->fn;
 	void *fn_arg = query->arg;
+	DnsTap *tap = query->tap;
+	if (tap != NULL)
+		tap->fn(tap, query->name, query->type, &answer, 0);
 	query_free(query);
+	the_dns->tap = tap;
 	fn(fn_arg, &answer);
+	the_dns->tap = NULL;
 	g_ptr_array_unref(answer.records);
 }
 
@@ -79,12 +85,21 @@ dns_query(Dns *dns, const char *name, DnsType type, DnsFn *fn, void *arg)
 	query->type = type;
 	query->fn = fn;
 	query->arg = arg;
+	query->tap = dns->tap;
 	defer_init(&query->defer, on_answer, query);
 	if (!dns->silent)
 		defer_queue(dns->queue, &query->defer);
 	dns->open++;
 	dns->asked++;
 	return query;
+}
+
+DnsTap *
+dns_tap(Dns *dns, DnsTap *tap)
+{
+	DnsTap *former = dns->tap;
+	dns->tap = tap;
+	return former;
 }
 
 void

@@ -15,6 +15,7 @@ struct Dns {
 	const Zone *zone;
 	bool silent; /* never answers */
 	unsigned open, asked;
+	DnsTap *tap;
 };
 
 extern Dns zone_dns; /* of the test that runs */

@@ -291,6 +291,80 @@ test_cancel(void **state)
 	rig_close(&rig);
 }
 
+/* ---- taps, and a resolver without a network ---- */
+
+typedef struct Tap {
+	DnsTap tap; /* first */
+	Dns *dns;
+	GString *seen;
+} Tap;
+
+static void
+on_tap(DnsTap *tap, const char *name, DnsType type, const DnsAnswer *answer, Usec took)
+{
+	assert_true(took >= 0);
+	g_string_append_printf(((Tap *)tap)->seen, "%s %s %s %u;", name, dns_type_name(type),
+			       dns_status_name(answer->status), answer->records->len);
+}
+
+static void
+on_second(void *arg, const DnsAnswer *answer)
+{
+	(void)answer;
+	++*(int *)arg;
+}
+
+typedef struct First {
+	Dns *dns;
+	int done;
+} First;
+
+static void
+on_first(void *arg, const DnsAnswer *answer)
+{
+	First *first = arg;
+	assert_int_equal(answer->records->len, 1);
+	(void)dns_query(first->dns, "second.test", DNS_MX, on_second, &first->done);
+}
+
+static void
+source(void *arg, const char *name, DnsType type, DnsAnswer *answer)
+{
+	assert_string_equal(arg, "source");
+	answer->status = type == DNS_A ? DNS_OK : DNS_NXDOMAIN;
+	if (type == DNS_A)
+		dns_record_add(answer, name, 0);
+}
+
+static void
+test_tap_and_source(void **state)
+{
+	(void)state;
+	Workers *workers = workers_new(1, NULL);
+	Worker *worker = workers_get(workers, 0);
+	Dns *dns = dns_new_source(worker, source, (char *)"source");
+	Tap tap = {.tap = {on_tap}, .seen = g_string_new(NULL)};
+	First first = {.dns = dns};
+	int untapped = 0;
+	assert_null(dns_tap(dns, &tap.tap));
+	(void)dns_query(dns, "first.test", DNS_A, on_first, &first);
+	DnsQuery *cancelled = dns_query(dns, "third.test", DNS_A, on_second, &untapped);
+	assert_ptr_equal(dns_tap(dns, NULL), &tap.tap);
+	dns_cancel(cancelled);
+	(void)dns_query(dns, "fourth.test", DNS_A, on_second, &untapped);
+	assert_string_equal(tap.seen->str, ""); /* never inside the call */
+	for (int i = 0; i < 10 && (first.done == 0 || untapped == 0); i++)
+		worker_test_turn(worker, USEC_PER_MS);
+	assert_int_equal(untapped, 1);
+	assert_int_equal(first.done, 1);
+	/* What follows from an answer belongs to the same tap. */
+	assert_string_equal(tap.seen->str, "first.test A OK 1;second.test MX NXDOMAIN 0;");
+	assert_null(dns_tap(dns, NULL));
+	g_string_free(tap.seen, TRUE);
+	dns_free(dns);
+	workers_free(workers);
+}
+
 static void
 test_config(void **state)
 {
@@ -323,7 +397,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_answers), cmocka_unit_test(test_next_inside),
 		cmocka_unit_test(test_timeout), cmocka_unit_test(test_cancel),
-		cmocka_unit_test(test_config),
+		cmocka_unit_test(test_config),  cmocka_unit_test(test_tap_and_source),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
