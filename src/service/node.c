@@ -130,7 +130,8 @@ open_workers(Node *node, GError **ret_error)
 			.dns = own->dns,
 			.pool = node->pool,
 			.model = node->router_config != NULL ? node->router_config->model : NULL,
-			.hostname = node->hostname};
+			.hostname = node->hostname,
+			.explain = conf->explain != EXPLAIN_OFF};
 	}
 	return true;
 }
