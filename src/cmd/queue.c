@@ -12,6 +12,7 @@
 #include "cmd/cmd.h"
 #include "cmd/queue_table.h"
 #include "cmd/send_http.h"
+#include "cmd/why_text.h"
 
 #define DEFAULT_URL "http://localhost:8000"
 #define LIST_LIMIT  100
@@ -19,7 +20,7 @@
 
 static const char help[] =
 	"usage: koukan queue list [FILTERS] [--limit N]\n"
-	"       koukan queue show ID...\n"
+	"       koukan queue show [--why] ID...\n"
 	"       koukan queue retry|cancel|hold|release {ID... | FILTERS | --all} [--reason TEXT]\n"
 	"       koukan queue stats\n"
 	"\n"
@@ -27,7 +28,8 @@ static const char help[] =
 	"\n"
 	"list     transactions in the order of their creation; without --state those not final:\n"
 	"         first the held ones, then those being tried, then the others\n"
-	"show     all about single ones, with the answers of the newest attempt\n"
+	"show     all about single ones, with the answers of the newest attempt; --why: what the\n"
+	"         chain did with it and why, also for refused ones that never were in the queue\n"
 	"retry    the next attempt is due now; takes a held one back\n"
 	"cancel   gives up without a bounce\n"
 	"hold     nothing is tried until it is released\n"
@@ -55,7 +57,7 @@ typedef struct Queue {
 	const char *api_key_file, *client_cert, *client_key;
 	const char *state, *reason;
 	GString *filters; /* "&key=value..." */
-	bool as_json, all;
+	bool as_json, all, why;
 	uint64_t limit; /* 0: not given */
 	char **ids;
 	int n_ids;
@@ -199,7 +201,8 @@ run_show(Queue *queue, const Verb *verb)
 	int code = 0;
 	for (int i = 0; i < queue->n_ids; i++) {
 		g_autofree char *id = g_uri_escape_string(queue->ids[i], NULL, FALSE);
-		g_autofree char *path = g_strconcat("/admin/v1/transactions/", id, NULL);
+		g_autofree char *path = g_strconcat("/admin/v1/transactions/", id,
+						    queue->why ? "/why" : NULL, NULL);
 		g_auto(SendReply) reply = {0};
 		if (!ask(queue, "GET", path, &reply)) {
 			code = 1;
@@ -207,6 +210,8 @@ run_show(Queue *queue, const Verb *verb)
 		}
 		if (queue->as_json)
 			print_json(reply.json);
+		else if (queue->why)
+			why_text(stdout, reply.json);
 		else
 			queue_table_row(stdout, reply.json);
 	}
@@ -310,6 +315,7 @@ enum {
 	OPT_OLDER,
 	OPT_LIMIT,
 	OPT_ALL,
+	OPT_WHY,
 	OPT_REASON,
 	OPT_URL,
 	OPT_JSON,
@@ -328,6 +334,7 @@ static const struct option options[] = {{"help", no_argument, NULL, 'h'},
 					{"older-than", required_argument, NULL, OPT_OLDER},
 					{"limit", required_argument, NULL, OPT_LIMIT},
 					{"all", no_argument, NULL, OPT_ALL},
+					{"why", no_argument, NULL, OPT_WHY},
 					{"reason", required_argument, NULL, OPT_REASON},
 					{"url", required_argument, NULL, OPT_URL},
 					{"json", no_argument, NULL, OPT_JSON},
@@ -394,6 +401,9 @@ take_option(Queue *queue, int option)
 	case OPT_ALL:
 		queue->all = true;
 		return -1;
+	case OPT_WHY:
+		queue->why = true;
+		return -1;
 	case OPT_REASON:
 		queue->reason = optarg;
 		return -1;
@@ -438,6 +448,8 @@ check_usage(const Queue *queue, const Verb *verb)
 		return usage_error(verb->name, "either ids or filters");
 	if (verb->run == run_action && queue->n_ids == 0 && !filtered && !queue->all)
 		return usage_error(verb->name, "ids, a filter or --all is wanted");
+	if (queue->why && strcmp(verb->name, "show") != 0)
+		return usage_error(verb->name, "--why belongs to show");
 	if (queue->reason != NULL && strcmp(verb->name, "hold") != 0)
 		return usage_error(verb->name, "--reason belongs to hold");
 	return -1;

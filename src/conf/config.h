@@ -46,6 +46,9 @@ typedef struct RestOwnConf {
 	Usec idempotency_ttl;
 } RestOwnConf;
 
+/* Of which transactions the router keeps what its chains did and why. */
+typedef enum ExplainMode { EXPLAIN_OFF, EXPLAIN_PROBLEMS, EXPLAIN_ALL, EXPLAIN_MODES } ExplainMode;
+
 /* Keys of our own, the same in both files, under `koukan:` (ignored by the original). */
 typedef struct KoukanConf {
 	int64_t workers;        /* threads; 0: one per core */
@@ -62,6 +65,7 @@ typedef struct KoukanConf {
 	int64_t rcpt_max;
 	int64_t per_destination; /* attempts from the queue at a time */
 	bool admin;              /* /admin/v1 on listeners that are not on loopback, too */
+	int explain;             /* ExplainMode */
 	RestOwnConf rest;
 } KoukanConf;
 

@@ -24,6 +24,9 @@ _Static_assert(G_N_ELEMENTS(level_names) == LOG_LEVELS + 1, "one name a level");
 static const char *const format_names[] = {"logfmt", "json", NULL};
 _Static_assert(G_N_ELEMENTS(format_names) == LOG_FORMATS + 1, "one name a format");
 
+static const char *const explain_names[] = {"off", "problems", "all", NULL};
+_Static_assert(G_N_ELEMENTS(explain_names) == EXPLAIN_MODES + 1, "one name a mode");
+
 #define AT(member) .offset = CONF_KEY(KoukanConf, member)
 static const ConfKey koukan_keys[] = {
 	{.name = "workers",
@@ -105,6 +108,14 @@ static const ConfKey koukan_keys[] = {
 	 .doc = "Serve the administration routes `/admin/v1` on a REST listener that is not on "
 		"loopback, too, although it has no authentication. With `rest.access` the entries "
 		"there decide instead."},
+	{.name = "explain",
+	 .type = CONF_ENUM,
+	 AT(explain),
+	 .def = "problems",
+	 .names = explain_names,
+	 .doc = "Router: of which transactions it is kept what the chain did and why "
+		"(`koukan queue show --why ID`): of none, of those with something refused or put off, "
+		"of all."},
 	{.name = "rest",
 	 .type = CONF_SECTION,
 	 .doc = "Who may use the REST API, and how much of it."},

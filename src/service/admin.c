@@ -9,6 +9,8 @@
 #include "http/route.h"
 #include "service/admin_json.h"
 #include "service/router_int.h"
+#include "service/row.h"
+#include "service/why_book.h"
 
 #define HOLD_REASON "held by an operator"
 
@@ -17,6 +19,7 @@ typedef enum AdminRoute {
 	ADMIN_READY,
 	ADMIN_LIST,
 	ADMIN_SHOW,
+	ADMIN_WHY,
 	ADMIN_RETRY,
 	ADMIN_CANCEL,
 	ADMIN_HOLD,
@@ -29,6 +32,7 @@ static const HttpRoute ROUTES[] = {
 	{"GET", "/readyz", ADMIN_READY},
 	{"GET", "/admin/v1/transactions", ADMIN_LIST},
 	{"GET", "/admin/v1/transactions/*", ADMIN_SHOW},
+	{"GET", "/admin/v1/transactions/*/why", ADMIN_WHY},
 	{"POST", "/admin/v1/transactions/*/retry", ADMIN_RETRY},
 	{"POST", "/admin/v1/transactions/*/cancel", ADMIN_CANCEL},
 	{"POST", "/admin/v1/transactions/*/hold", ADMIN_HOLD},
@@ -133,6 +137,34 @@ on_shown(void *arg, const StoreResult *result)
 		answer_error(call, result->error);
 	else
 		answer_json(call, admin_row(g_ptr_array_index(result->rows, 0), true));
+}
+
+/* The row of a transaction that this process has not worked on lately. */
+static void
+on_why(void *arg, const StoreResult *result)
+{
+	AdminCall *call = arg;
+	if (result->error != NULL && !g_error_matches(result->error, K_ERROR, K_ERROR_NOT_FOUND)) {
+		answer_error(call, result->error);
+		return;
+	}
+	json_t *why = result->error == NULL ? row_why(g_ptr_array_index(result->rows, 0)) : NULL;
+	if (why != NULL)
+		answer_json(call, why);
+	else
+		answer_text(call, 404, "nothing is kept of that transaction");
+}
+
+static void
+show_why(AdminCall *call)
+{
+	char *text = why_book_get(call->router->why, call->id);
+	if (text == NULL) {
+		store_load(call->router->store, call->id, false, on_why, call);
+		return;
+	}
+	http_respond_json(call->request, 200, NULL, 0, text);
+	call_free(call);
 }
 
 static json_t *
@@ -293,6 +325,9 @@ run(AdminCall *call, const AdminFilter *filter)
 		break;
 	case ADMIN_SHOW:
 		store_load(store, call->id, false, on_shown, call);
+		break;
+	case ADMIN_WHY:
+		show_why(call);
 		break;
 	case ADMIN_RETRY:
 		store_act(store, call->id, STORE_RETRY_NOW, NULL, on_acted, call);

@@ -4,6 +4,7 @@
  *
  *   GET  /admin/v1/transactions       ?state= from= to= destination= older_than= after= limit=
  *   GET  /admin/v1/transactions/ID
+ *   GET  /admin/v1/transactions/ID/why   what its chain did in the newest attempt (docs/explain.md)
  *   POST /admin/v1/transactions/ID/retry | cancel | hold (?reason=) | release
  *   GET  /admin/v1/queue              ?limit= (destinations)
  *   GET  /healthz                     the process runs

@@ -235,6 +235,7 @@ admin_row(const StoreRow *row, bool detail)
 	json_t *former = json_incref(json_object_get(responses, ROW_FORMER_KEY));
 	if (former != NULL)
 		(void)json_object_del(responses, ROW_FORMER_KEY);
+	(void)json_object_del(responses, ROW_WHY_KEY); /* a route of its own */
 	json_object_set_new(out, "responses", responses);
 	json_object_set_new(out, "former_attempts", former != NULL ? former : json_array());
 	json_object_set_new(out, "message_builder", json_boolean(row->builder != NULL));

@@ -136,7 +136,8 @@ open_workers(Node *node, GError **ret_error)
 			.pool = node->pool,
 			.rates = node->rates,
 			.model = node->router_config != NULL ? node->router_config->model : NULL,
-			.hostname = node->hostname};
+			.hostname = node->hostname,
+			.explain = conf->explain != EXPLAIN_OFF};
 	}
 	return true;
 }

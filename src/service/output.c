@@ -6,6 +6,7 @@
 #include "base/new.h"
 #include "service/output_int.h"
 #include "service/row.h"
+#include "service/why_book.h"
 
 #define VERSIONS_LOST 1000 /* more than one attempt has */
 
@@ -42,6 +43,7 @@ output_destroy(void *arg)
 	g_clear_pointer(&output->cancels, g_array_unref);
 	g_free(output->destination);
 	json_decref(output->former);
+	g_free(output->why);
 	tx_unref(output->tx);
 	g_free(output);
 }
@@ -75,7 +77,7 @@ output_remove(Output *output)
 	tx_unwatch(&output->watch);
 	defer_cancel(&output->ack_defer);
 	timer_clear(&output->timer);
-	chain_free(g_steal_pointer(&output->chain));
+	output_end_chain(output);
 	static const RestVerdict yes = {.status = 200}, no = {.status = 503};
 	output_run_acks(&output->cancels, &yes);
 	output_run_acks(&output->acks, output->row == ROW_STORED ? &yes : &no);
@@ -139,6 +141,17 @@ output_arm_timer(Output *output)
 	else
 		timer_set(&output->timer, MIN(output->endpoint->upstream_refresh,
 					      output->endpoint->downstream_timeout));
+}
+
+void
+output_end_chain(Output *output)
+{
+	if (output->chain != NULL && output->home->env->explain) {
+		char *why = why_book_text(output->home->router->why, output->chain, output->tx);
+		g_free(output->why);
+		output->why = why;
+	}
+	chain_free(g_steal_pointer(&output->chain));
 }
 
 void

@@ -157,7 +157,7 @@ output_finish(Output *output, const char *reason)
 		return;
 	if (reason != NULL)
 		tx_finish(output->tx, reason);
-	chain_free(g_steal_pointer(&output->chain));
+	output_end_chain(output);
 	output_set_state(output, OUTPUT_DONE);
 	timer_cancel(&output->timer);
 	output_log_end(output, "tx.end", reason != NULL ? reason : ROW_ONESHOT);
@@ -189,7 +189,7 @@ output_plan_retry(Output *output)
 void
 output_end_temporary(Output *output)
 {
-	chain_free(g_steal_pointer(&output->chain));
+	output_end_chain(output);
 	if (output->cancel_by != 0) {
 		tx_cancel(output->tx);
 		output_finish(output, REASON_CANCELLED);

@@ -61,6 +61,7 @@ struct Output {
 	bool gone;          /* out of the home; freed when the last store job is answered */
 	unsigned jobs;      /* store jobs under way */
 	json_t *former;     /* row_former of the row it came from, or NULL */
+	char *why;          /* JSON: the newest attempt's, if that is kept; or NULL */
 	int64_t creation, next_attempt; /* unix seconds */
 	Deadline started, changed;      /* the attempt; the last news from downstream */
 	Chain *chain;                   /* of the running attempt */
@@ -84,6 +85,8 @@ void output_set_dirty(Output *output, bool dirty);
 /* Out of the home's tables; freed at the end of the turn. */
 void output_remove(Output *output);
 void output_start_attempt(Output *output);
+/* The end of the attempt, if one runs; keeps what it did and why. */
+void output_end_chain(Output *output);
 void output_arm_timer(Output *output);
 /* Retries are enabled here, so that the message becomes ours once it is complete. */
 bool output_is_ours(const Output *output);

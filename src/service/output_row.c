@@ -301,7 +301,7 @@ output_insert(Output *output)
 {
 	k_assert_for(output->row == ROW_NONE, output->tx->id);
 	output->row = ROW_WRITING;
-	StoreRow *row = row_from_tx(output->tx);
+	StoreRow *row = row_from_tx(output->tx, output->why);
 	schedule_of(output, row);
 	output_job_begin(output);
 	store_insert(output->home->router->store, row, on_inserted, output);
@@ -316,7 +316,7 @@ lose_lease(Output *output)
 		  LOG_S("state", output_state_name(output->state)),
 		  LOG_S("reason", output->tx->final_attempt_reason),
 		  LOG_S("message", "another process works on it now; nothing was written"));
-	chain_free(g_steal_pointer(&output->chain));
+	output_end_chain(output);
 	if (output_is_active(output->state))
 		output_set_state(output, OUTPUT_DONE);
 	output_set_dirty(output, false);
@@ -353,7 +353,7 @@ void
 output_write(Output *output)
 {
 	output_set_dirty(output, true);
-	StoreRow *row = row_update_from_tx(output->tx, output->former);
+	StoreRow *row = row_update_from_tx(output->tx, output->former, output->why);
 	schedule_of(output, row);
 	output_job_begin(output);
 	store_update(output->home->router->store, row, on_written, output);

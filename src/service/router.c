@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "base/ids.h"
 #include "service/router_int.h"
+#include "service/why_book.h"
 
 #define BUSY_TEXT "4.3.2 too many transactions under way, try again later"
 
@@ -34,6 +35,7 @@ router_new(const RouterOptions *options)
 		home->env = &options->envs[i];
 		home->outputs = g_hash_table_new_full(NULL, NULL, NULL, output_destroy_value);
 	}
+	router->why = why_book_new((ExplainMode)options->config->koukan.explain);
 	router->fresh_max = MAX(router->active_max * count / 4, 1);
 	router_dequeue_init(router);
 	return router;
@@ -98,6 +100,7 @@ router_free(Router *router)
 		g_hash_table_unref(router->homes[i].outputs);
 	gc_clear(&router->gc);
 	destinations_free(router->destinations);
+	why_book_free(router->why);
 	g_free(router->homes);
 	router_config_unref(router->config);
 	g_free(router->session_uri);

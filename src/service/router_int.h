@@ -31,7 +31,8 @@ struct Router {
 	unsigned fresh_max;  /* attempts to one destination that begin with the submission */
 	char *session_uri, *service_uri;
 	Destinations *destinations;
-	atomic_bool woken; /* a claim has been posted to worker 0 */
+	struct WhyBook *why; /* of recent transactions */
+	atomic_bool woken;   /* a claim has been posted to worker 0 */
 
 	/* dequeue and garbage collection, worker 0 only */
 	Timer poll;

@@ -33,16 +33,17 @@ row_add_body(StoreRow *row, const TxBody *body)
 }
 
 StoreRow *
-row_update_from_tx(const Tx *tx, const json_t *former)
+row_update_from_tx(const Tx *tx, const json_t *former, const char *why)
 {
 	StoreRow *row = store_row_new();
 	row->id = g_strdup(tx->id);
 	json_t *responses = tx_to_json(tx, TX_JSON_ATTEMPT, NULL, NULL);
-	if (former != NULL) {
-		if (responses == NULL)
-			responses = json_object();
+	if (responses == NULL && (former != NULL || why != NULL))
+		responses = json_object();
+	if (former != NULL)
 		json_object_set(responses, ROW_FORMER_KEY, (json_t *)(uintptr_t)former);
-	}
+	if (why != NULL)
+		json_object_set_new(responses, ROW_WHY_KEY, json_loads(why, 0, NULL));
 	row->responses = print_and_free(responses);
 	row->attempts = tx->attempt_count;
 	row->version = tx->version;
@@ -51,9 +52,9 @@ row_update_from_tx(const Tx *tx, const json_t *former)
 }
 
 StoreRow *
-row_from_tx(const Tx *tx)
+row_from_tx(const Tx *tx, const char *why)
 {
-	StoreRow *row = row_update_from_tx(tx, NULL);
+	StoreRow *row = row_update_from_tx(tx, NULL, why);
 	row->sender = g_strdup(tx->sender_name);
 	row->tag = g_strdup(tx->sender_tag);
 	row->json = print_and_free(tx_to_json(tx, TX_JSON_STORE, NULL, NULL));
@@ -133,6 +134,16 @@ row_former(const StoreRow *row)
 	return former;
 }
 
+json_t *
+row_why(const StoreRow *row)
+{
+	if (row->responses == NULL)
+		return NULL;
+	g_autoptr(json_t)
+		responses = json_parse("responses", row->responses, strlen(row->responses), NULL);
+	return json_incref(json_object_get(responses, ROW_WHY_KEY));
+}
+
 /* A row read without contents names its blobs only. */
 static Blob *
 row_blob(const StoreBlob *stored)
@@ -192,6 +203,8 @@ row_to_tx(const StoreRow *row, Tx *tx, GError **ret_error)
 		g_autoptr(json_t) responses = parse("responses", row->responses, ret_error);
 		if (json_is_object(responses))
 			(void)json_object_del(responses, ROW_FORMER_KEY);
+		if (json_is_object(responses))
+			(void)json_object_del(responses, ROW_WHY_KEY);
 		if (responses == NULL || !tx_attempt_from_json(tx, responses, ret_error))
 			return false;
 	}

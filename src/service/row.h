@@ -7,10 +7,14 @@
 #include "tx/tx.h"
 
 /* Requests, body by reference, answers, version.  creation and scheduling are the caller's. */
-StoreRow *row_from_tx(const Tx *tx);
+StoreRow *row_from_tx(const Tx *tx, const char *why); /* `why` as below */
 /* Only what store_update writes.  `former` (may be NULL): row_former of the row that `tx` came
- * from. */
-StoreRow *row_update_from_tx(const Tx *tx, const json_t *former);
+ * from.  `why` (may be NULL): JSON text, what the chain of the newest attempt did and why; it
+ * stands beside the answers. */
+StoreRow *row_update_from_tx(const Tx *tx, const json_t *former, const char *why);
+/* That `why`, or NULL.  Caller frees. */
+json_t *row_why(const StoreRow *row);
+#define ROW_WHY_KEY "why"
 /* What became of the attempts so far, oldest first, for a new one forgets their answers; NULL when
  * there was none: [{"attempt": 1, "ended": unix seconds, "code": 451, "message": "..."}...], the
  * answer that decided, code 0 when there was none.  The newest ROW_FORMER_MAX are kept, beside the

@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 
+#include "base/json.h"
 #include "service/row.h"
 #include "tx/codec.h"
 
@@ -39,7 +40,7 @@ test_round_trip(void **state)
 	tx_set_body(tx, body);
 	tx_answer_mail(tx, response_new(250, "ok"));
 	tx_answer_rcpt(tx, 0, response_new(450, "4.2.1 later"));
-	g_autoptr(StoreRow) row = row_from_tx(tx);
+	g_autoptr(StoreRow) row = row_from_tx(tx, NULL);
 	assert_string_equal(row->mail_from, "a@example.com");
 	assert_string_equal(row->rcpt, "b@example.net");
 	assert_null(row->final_reason);
@@ -103,10 +104,10 @@ test_former_attempts(void **state)
 			tx_answer_mail(tx, response_new(250, "ok"));
 			tx_answer_rcpt(tx, 0, response_new(450, text->str));
 		}
-		g_autoptr(StoreRow) update = row_update_from_tx(tx, former);
+		g_autoptr(StoreRow) update = row_update_from_tx(tx, former, NULL);
 		json_decref(former);
 		if (row == NULL)
-			row = row_from_tx(tx);
+			row = row_from_tx(tx, NULL);
 		g_free(row->responses);
 		row->responses = g_steal_pointer(&update->responses);
 		row->attempts = update->attempts;
@@ -120,12 +121,34 @@ test_former_attempts(void **state)
 }
 
 static void
+test_why(void **state)
+{
+	(void)state;
+	DeferQueue queue = {0};
+	g_autoptr(Tx) tx = make_tx(&queue);
+	g_autoptr(StoreRow) without = row_from_tx(tx, NULL);
+	assert_null(row_why(without));
+	g_autoptr(json_t) former = json_pack("[{s:i}]", "attempt", 1);
+	g_autoptr(StoreRow) row = row_from_tx(tx, "{\"chain\":\"c\"}");
+	g_autoptr(StoreRow) update = row_update_from_tx(tx, former, "{\"chain\":\"d\"}");
+	g_autoptr(json_t) why = row_why(row);
+	g_autoptr(json_t) newer = row_why(update);
+	assert_string_equal(json_get_str(why, "chain"), "c");
+	assert_string_equal(json_get_str(newer, "chain"), "d");
+	/* It is nothing of the transaction's. */
+	g_autoptr(Tx) back = tx_new(&queue);
+	assert_true(row_to_tx(row, back, NULL));
+	while (!defer_run(&queue, 10))
+		;
+}
+
+static void
 test_oneshot_is_not_shown(void **state)
 {
 	(void)state;
 	DeferQueue queue = {0};
 	g_autoptr(Tx) tx = make_tx(&queue);
-	g_autoptr(StoreRow) row = row_from_tx(tx);
+	g_autoptr(StoreRow) row = row_from_tx(tx, NULL);
 	row->final_reason = g_strdup(ROW_ONESHOT);
 	g_autoptr(Tx) back = tx_new(&queue);
 	assert_true(row_to_tx(row, back, NULL));
@@ -170,9 +193,8 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_round_trip),
-		cmocka_unit_test(test_former_attempts),
-		cmocka_unit_test(test_oneshot_is_not_shown),
+		cmocka_unit_test(test_round_trip),           cmocka_unit_test(test_former_attempts),
+		cmocka_unit_test(test_oneshot_is_not_shown), cmocka_unit_test(test_why),
 		cmocka_unit_test(test_damaged_rows),
 	};
 	return cmocka_run_group_tests_name("service-row", tests, NULL, NULL);
