@@ -29,7 +29,8 @@ static const char help[] =
 	"\n"
 	"An example of an application that takes mail by REST.  Each message becomes files in DIR:\n"
 	"ID.msg the message, ID.PART its parts, ID.msg.json its parsed form, ID.tx.json envelope and\n"
-	"answers; and a line on standard output.  Runs until SIGTERM or SIGINT.\n"
+	"answers; and a line on standard output.  GET / is a page that lists the last of them.  Runs\n"
+	"until SIGTERM or SIGINT.\n"
 	"\n"
 	"  --listen HOST:PORT  default localhost:8002; port 0: any free one, which is printed\n"
 	"  --dir DIR           default /tmp\n"
@@ -39,12 +40,14 @@ typedef struct Receiver {
 	const char *dir;
 	bool tls;
 	GHashTable *txs; /* id -> ReceiverTx * */
+	GQueue rows;     /* of the page */
 	Timer sweep;
 } Receiver;
 
-enum { CREATE, READ, UPDATE, CANCEL, SPEC, PUT_BODY, PUT_BLOB };
+enum { PAGE, CREATE, READ, UPDATE, CANCEL, SPEC, PUT_BODY, PUT_BLOB };
 
 static const HttpRoute ROUTES[] = {
+	{"GET", "/", PAGE},
 	{"POST", "/senders/*/transactions", CREATE},
 	{"GET", "/transactions/*", READ},
 	{"PATCH", "/transactions/*", UPDATE},
@@ -258,8 +261,10 @@ finish_upload(Visit *visit, HttpRequest *request)
 		answer_text(visit, request, 500, error->message);
 		return;
 	}
-	if (visit->file == &tx->message)
+	if (visit->file == &tx->message) {
 		print_line(tx);
+		receiver_page_add(&visit->receiver->rows, tx);
+	}
 	visit_free(visit);
 	http_respond_json(request, 200, NULL, 0, g_strdup("{}"));
 }
@@ -307,6 +312,16 @@ upload(Visit *visit, HttpRequest *request)
 /* ---- routes ---- */
 
 static void
+show_page(const Receiver *receiver, HttpRequest *request)
+{
+	const HttpHeader headers[] = {{"content-security-policy", "default-src 'none'"},
+				      {"x-content-type-options", "nosniff"}};
+	char *html = receiver_page_html(&receiver->rows);
+	http_respond(request, 200, headers, G_N_ELEMENTS(headers), "text/html; charset=utf-8", html,
+		     strlen(html));
+}
+
+static void
 handle(void *arg, HttpRequest *request)
 {
 	Receiver *receiver = arg;
@@ -319,6 +334,10 @@ handle(void *arg, HttpRequest *request)
 		http_respond_json(request, path ? 405 : 404, &allow, path ? 1 : 0,
 				  g_strdup(path ? "{\"detail\":\"Method Not Allowed\"}"
 						: "{\"detail\":\"Not Found\"}"));
+		return;
+	}
+	if (match.id == PAGE) {
+		show_page(receiver, request);
 		return;
 	}
 	Visit *visit = g_new0(Visit, 1);
@@ -427,11 +446,13 @@ run(const Args *args)
 	Receiver receiver = {
 		.dir = args->dir,
 		.txs = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, receiver_tx_free)};
+	g_queue_init(&receiver.rows);
 	timer_init(&receiver.sweep, workers_get(workers, 0), sweep, &receiver);
 	timer_set(&receiver.sweep, SWEEP);
 	int code = serve(&receiver, workers, args);
 	timer_clear(&receiver.sweep);
 	g_hash_table_destroy(receiver.txs);
+	g_queue_clear_full(&receiver.rows, g_free);
 	workers_free(workers);
 	return code;
 }

@@ -52,3 +52,8 @@ K_MUST_CHECK bool receiver_file_write(ReceiverFile *file, const char *data, size
 /* Gives it its name, unless something has that name. */
 K_MUST_CHECK bool receiver_file_finish(ReceiverFile *file, GError **ret_error);
 void receiver_file_abort(ReceiverFile *file); /* nothing happens when no upload is under way */
+
+/* receiver_page.c: HTML rows of the last messages, the newest first; the queue owns its strings. */
+#define RECEIVER_PAGE_ROWS 100
+void receiver_page_add(GQueue *rows, const ReceiverTx *tx);
+char *receiver_page_html(const GQueue *rows);

@@ -6,6 +6,7 @@ import pytest
 
 from access import bearer, make_key, rest_section
 from mail import Rest, submit, token
+from nameserver import Nameserver
 
 LINE = re.compile(r"(\w+)(?:\{([^{}]*)\})? (\S+)")
 LABEL = re.compile(r'(\w+)="([^"]*)"')
@@ -97,6 +98,26 @@ def test_what_is_counted(world, mode):
         assert histogram(after, "koukan_store_commit_seconds")[1] > 0
         assert histogram(after, "koukan_attempt_seconds")[0] >= 7
         rest.call("POST", later + "/cancel")
+
+
+def test_dns_is_counted(world):
+    hop = world.hop()
+    server = Nameserver({"example.com": {"TXT": ["v=spf1 include:absent.example -all"]}})
+    try:
+        world.start("serve", edit_router=lambda text: text.replace(
+            "  - filter: received_header\n", "  - filter: spf_check\n  - filter: received_header\n")
+            .replace("  dns_timeout: 1\n", f"  dns_timeout: 5\n  dns_forward: ['{server.address}']\n"))
+        mark = token()
+        assert submit(world.ingress, mark)[0] == 250
+        hop.wait_for(mark)
+        with Rest(world.router_url) as rest:
+            numbers = read(rest)
+        assert numbers["koukan_dns_answers_total", "status=ok"] >= 1
+        assert numbers["koukan_dns_answers_total", "status=nxdomain"] >= 1
+        count, seconds = histogram(numbers, "koukan_dns_lookup_seconds")
+        assert count >= 2 and 0 < seconds < 20
+    finally:
+        server.close()
 
 
 def test_of_a_gateway(world):

@@ -143,7 +143,7 @@ def one_text(mark):
 
 
 def many_parts(mark):
-    part = b"Content-Type: text/plain\r\n\r\n" + (b"p" * 76 + b"\r\n") * 50
+    part = b"Content-Type: text/plain\r\n\r\n" + (b"p" * 76 + b"\r\n") * 500
     return mixed(mark, [part] * (PARSED // len(part)))
 
 
