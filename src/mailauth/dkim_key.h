@@ -8,10 +8,11 @@
 
 #include "base/check.h"
 
-#define DKIM_HASH_LEN     32 /* SHA-256 */
-#define DKIM_RSA_BITS_MIN 1024
-#define DKIM_RSA_BITS_MAX 4096
-#define DKIM_SIG_MAX      512 /* bytes of a signature: RSA with 4096 bits */
+#define DKIM_HASH_LEN        32 /* SHA-256 */
+#define DKIM_RSA_BITS_MIN    1024
+#define DKIM_RSA_BITS_MAX    4096
+#define DKIM_RECORD_KEPT_MAX 2048 /* bytes of a key record that is remembered */
+#define DKIM_SIG_MAX         512  /* bytes of a signature: RSA with 4096 bits */
 
 typedef enum DkimType { DKIM_RSA, DKIM_ED25519, DKIM_TYPES } DkimType;
 const char *dkim_type_name(DkimType type); /* "rsa", "ed25519": the tag k= */
@@ -35,6 +36,8 @@ typedef struct DkimPublic {
 
 /* False: the text is no DKIM key record at all. */
 bool dkim_public_parse(const char *record, DkimPublic *ret_public);
+/* The same, from this thread's memory when it has read that text before. */
+bool dkim_public_get(const char *record, DkimPublic *ret_public);
 void dkim_public_clear(DkimPublic *pub);
 bool dkim_key_verify(const DkimKey *key, const uint8_t hash[DKIM_HASH_LEN], const void *sig,
 		     size_t sig_len);

@@ -251,7 +251,7 @@ read_keys(DkimSig *s, const DnsAnswer *answer)
 	for (guint i = 0; i < MIN(answer->records->len, KEY_TEXTS_MAX); i++) {
 		const DnsRecord *record = g_ptr_array_index(answer->records, i);
 		DkimPublic pub;
-		if (!dkim_public_parse(record->text, &pub))
+		if (!dkim_public_get(record->text, &pub))
 			continue;
 		check_signature(s, &pub);
 		dkim_public_clear(&pub);

@@ -196,9 +196,11 @@ def site_fixture(tmp_path_factory):
     if os.geteuid() != 0:
         pytest.skip("Postfix's master needs root")
     it = Site(tmp_path_factory.mktemp("site"))
-    it.run()
-    yield it
-    it.close()
+    try:
+        it.run()
+        yield it
+    finally:
+        it.close()
 
 
 def results_of(data):

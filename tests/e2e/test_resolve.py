@@ -129,7 +129,7 @@ def test_answers(world, server):
                             f"  dns_timeout: 2\n  dns_forward: ['{server.address}']\n")
     world.start(edit_router=edit)
     with Rest(world.router_url) as rest:
-        paths = {domain: rest.submit(token(), rcpt=f"bob@{domain}", sender="direct").headers["location"]
+        paths = {domain: rest.submit(token(), f"bob@{domain}", "direct").headers["location"]
                  for domain in ANSWERS}
         for domain, (code, text) in ANSWERS.items():
             tx = rest.wait(paths[domain], lambda tx: "mail_response" in tx).json

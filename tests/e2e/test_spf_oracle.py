@@ -199,7 +199,6 @@ class Checker(World):
         super().__init__(folder, log_level="info")
         self.next_hop = self.hop()
         self.nameserver = Nameserver(HOSTS)
-        self.start(edit_router=self.edit)
 
     def edit(self, text):
         text = text.replace("\nsender:\n", "\nsender:\n- name: spf\n  output_chain: spf\n")
@@ -225,8 +224,11 @@ class Checker(World):
 @pytest.fixture(scope="module", name="checker")
 def checker_fixture(tmp_path_factory):
     it = Checker(tmp_path_factory.mktemp("spf"))
-    yield it
-    it.close()
+    try:
+        it.start(edit_router=it.edit)
+        yield it
+    finally:
+        it.close()
 
 
 @pytest.mark.parametrize("count", [150, pytest.param(1500, marks=pytest.mark.slow)])

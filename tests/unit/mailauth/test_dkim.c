@@ -220,6 +220,55 @@ test_key_records(void **state)
 	}
 }
 
+/* What is remembered is what was read, record by record, and outlives its place. */
+static void
+test_key_memory(void **state)
+{
+	(void)state;
+	DkimPublic first = {0}, again = {0};
+	assert_true(dkim_public_get(key_records[DKIM_RSA], &first));
+	for (unsigned i = 0; i < 300; i++) { /* more than there are places */
+		g_autofree char *other = g_strdup_printf("%s; n=%u", key_records[DKIM_ED25519], i);
+		DkimPublic pub = {0};
+		assert_true(dkim_public_get(other, &pub));
+		assert_int_equal(dkim_key_type(pub.key), DKIM_ED25519);
+		dkim_public_clear(&pub);
+	}
+	assert_int_equal(dkim_key_type(first.key), DKIM_RSA);
+	assert_true(dkim_public_get(key_records[DKIM_RSA], &again));
+	assert_int_equal(dkim_key_bits(again.key), dkim_key_bits(first.key));
+	dkim_public_clear(&again);
+	assert_true(dkim_public_get(key_records[DKIM_RSA], &again));
+	dkim_public_clear(&again);
+	dkim_public_clear(&first);
+	static const char *const texts[] = {"v=spf1 -all", "v=DKIM1; p=", "v=DKIM1; p=; t=s"};
+	for (unsigned i = 0; i < 2 * G_N_ELEMENTS(texts); i++) {
+		DkimPublic pub = {0};
+		assert_int_equal(dkim_public_get(texts[i % 3], &pub), i % 3 > 0);
+		assert_null(pub.key);
+		assert_int_equal(pub.strict, i % 3 == 2);
+	}
+}
+
+/* The longest that is remembered and one past it are read alike. */
+static void
+test_key_memory_cap(void **state)
+{
+	(void)state;
+	for (size_t len = DKIM_RECORD_KEPT_MAX; len <= DKIM_RECORD_KEPT_MAX + 1; len++) {
+		g_autoptr(GString) record = g_string_new(key_records[DKIM_ED25519]);
+		g_string_append(record, "; n=");
+		while (record->len < len)
+			g_string_append_c(record, 'x');
+		for (unsigned i = 0; i < 2; i++) {
+			DkimPublic pub = {0};
+			assert_true(dkim_public_get(record->str, &pub));
+			assert_non_null(pub.key);
+			dkim_public_clear(&pub);
+		}
+	}
+}
+
 /* ---- messages ---- */
 
 typedef struct Dkim {
@@ -679,6 +728,8 @@ main(void)
 		cmocka_unit_test(test_bodies),
 		cmocka_unit_test(test_fields),
 		cmocka_unit_test(test_key_records),
+		cmocka_unit_test(test_key_memory),
+		cmocka_unit_test(test_key_memory_cap),
 		cmocka_unit_test(test_round_trip),
 		cmocka_unit_test(test_field),
 		cmocka_unit_test(test_mutations),
