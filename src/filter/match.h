@@ -51,4 +51,5 @@ typedef struct MatcherKind {
 extern const MatcherKind *const matchers_tx[];
 extern const MatcherKind *const matchers_output[];
 extern const MatcherKind matcher_dmarc_kind;  /* one of the latter */
+extern const MatcherKind matcher_lua_kind;    /* one of the former */
 extern const MatcherKind matcher_plugin_kind; /* for names from `modules`; in no table */

@@ -293,6 +293,6 @@ static const MatcherKind rcpt_to_kind = {
 };
 
 const MatcherKind *const matchers_tx[] = {
-	&network_kind, &tls_kind,       &auth_kind,    &address_kind,
-	&num_kind,     &mail_from_kind, &rcpt_to_kind, NULL,
+	&network_kind,   &tls_kind,     &auth_kind,        &address_kind, &num_kind,
+	&mail_from_kind, &rcpt_to_kind, &matcher_lua_kind, NULL,
 };

@@ -6,16 +6,27 @@
 #include "filter/kinds.h"
 
 static const FilterKind *const kinds[] = {
-	&filter_add_route_kind,      &filter_auth_results_kind,
-	&filter_dkim_check_kind,     &filter_dkim_sign_kind,
-	&filter_dmarc_check_kind,    &filter_dns_resolution_kind,
-	&filter_exploder_kind,       &filter_exploder_upstream_kind,
-	&filter_hello_kind,          &filter_message_builder_kind,
-	&filter_message_parser_kind, &filter_message_validation_kind,
-	&filter_policy_action_kind,  &filter_received_header_kind,
-	&filter_remote_host_kind,    &filter_rest_output_kind,
-	&filter_router_kind,         &filter_spf_check_kind,
-	&filter_sync_kind,           NULL,
+	&filter_add_route_kind,
+	&filter_auth_results_kind,
+	&filter_dkim_check_kind,
+	&filter_dkim_sign_kind,
+	&filter_dmarc_check_kind,
+	&filter_dns_resolution_kind,
+	&filter_exploder_kind,
+	&filter_exploder_upstream_kind,
+	&filter_hello_kind,
+	&filter_lua_kind,
+	&filter_message_builder_kind,
+	&filter_message_parser_kind,
+	&filter_message_validation_kind,
+	&filter_policy_action_kind,
+	&filter_received_header_kind,
+	&filter_remote_host_kind,
+	&filter_rest_output_kind,
+	&filter_router_kind,
+	&filter_spf_check_kind,
+	&filter_sync_kind,
+	NULL,
 };
 
 const FilterKind *const *

@@ -18,6 +18,7 @@
 #include "loop/dns.h"
 #include "loop/pool.h"
 #include "mime/mime.h"
+#include "plugin/script.h"
 #include "service/gateway.h"
 #include "service/ports.h"
 #include "service/rest_front.h"
@@ -433,6 +434,31 @@ drain(Node *node)
 		rest_api_drain(node->gateway_rest.front.api);
 }
 
+static void
+reload_scripts(const RouterConfig *config)
+{
+	for (guint i = 0; i < config->scripts->len; i++) {
+		Script *script = g_ptr_array_index(config->scripts, i);
+		g_autoptr(GError) error = NULL;
+		if (script_reload(script, &error))
+			log_info(NULL, "script.reloaded", LOG_S("script", script_path(script)));
+		else
+			log_error(NULL, "script.reload_failed",
+				  LOG_S("script", script_path(script)),
+				  LOG_S("error", error->message));
+	}
+}
+
+/* SIGHUP: what cannot be read stays as it was. */
+static void
+reload(Node *node)
+{
+	if (node->gateway != NULL)
+		gateway_reload(node->gateway);
+	if (node->router_config != NULL)
+		reload_scripts(node->router_config);
+}
+
 void
 node_run(Node *node)
 {
@@ -441,8 +467,8 @@ node_run(Node *node)
 	int got;
 	do {
 		got = sigwaitinfo(&signals, NULL);
-		if (got == SIGHUP && node->gateway != NULL)
-			gateway_reload(node->gateway);
+		if (got == SIGHUP)
+			reload(node);
 	} while (got == SIGHUP || (got < 0 && errno == EINTR));
 	drain(node);
 	log_info(NULL, "server.stopping", LOG_I("signal", got)); /* nothing new is taken on now */

@@ -11,7 +11,7 @@ SETS = {
         "gcc", "libc6-dev", "meson", "ninja-build", "pkg-config",
         "libcmocka-dev", "libcurl4-openssl-dev", "libevent-dev", "libfyaml-dev",
         "libglib2.0-dev", "libgmime-3.0-dev", "libgnutls28-dev", "libjansson-dev",
-        "libmicrohttpd-dev", "libpq-dev", "libpsl-dev", "libsqlite3-dev", "libssl-dev",
+        "liblua5.4-dev", "libmicrohttpd-dev", "libpq-dev", "libpsl-dev", "libsqlite3-dev", "libssl-dev",
         "libunbound-dev",
     ],
     "clang": ["clang", "libclang-rt-14-dev", "llvm-14"],
