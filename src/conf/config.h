@@ -98,6 +98,7 @@ typedef struct RouterConfig {
 	GPtrArray *endpoints; /* EndpointConf* */
 	YamlDoc *doc;         /* nodes borrowed by filters */
 	GPtrArray *plugins;   /* FilterPlugin*; borrowed by filters */
+	GPtrArray *scripts;   /* Script*; likewise */
 } RouterConfig;
 
 /* Reads and checks.  NULL when there is an error (a syntax error of the YAML is a problem in the

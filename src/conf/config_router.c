@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "conf/config_int.h"
 #include "filter/plugin.h"
+#include "plugin/script.h"
 
 static const ConfKey root_keys[] = {
 	{.name = "global", .type = CONF_SECTION, .doc = "The process."},
@@ -453,7 +454,8 @@ read_modules(RouterLoader *loader)
 	loader->modules = (FilterModules){.filters = read_module_map(loader, &filters),
 					  .policies = read_module_map(loader, &policies),
 					  .matchers = read_module_map(loader, &matchers),
-					  .plugins = loader->config->plugins};
+					  .plugins = loader->config->plugins,
+					  .scripts = loader->config->scripts};
 }
 
 static void
@@ -509,10 +511,17 @@ plugin_destroy(void *plugin)
 }
 
 static void
+script_destroy(void *script)
+{
+	script_free(script);
+}
+
+static void
 router_config_free(RouterConfig *config)
 {
 	g_ptr_array_unref(config->endpoints);
 	g_ptr_array_unref(config->plugins);
+	g_ptr_array_unref(config->scripts);
 	conf_model_free(config->model);
 	config_clear_koukan(&config->koukan);
 	conf_clear(config, global_keys);
@@ -546,6 +555,7 @@ router_config_new(const char *path, YamlDoc *doc, ConfReport *report)
 	config->model = conf_model_new();
 	config->endpoints = g_ptr_array_new_with_free_func(endpoint_free);
 	config->plugins = g_ptr_array_new_with_free_func(plugin_destroy);
+	config->scripts = g_ptr_array_new_with_free_func(script_destroy);
 	RouterLoader loader = {
 		.config = config,
 		.root = yaml_root(doc),

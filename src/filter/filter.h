@@ -193,6 +193,7 @@ extern const RouterPolicyDoc router_policy_docs[]; /* ends with a NULL name */
 typedef struct FilterModules {
 	GHashTable *filters, *policies, *matchers; /* char* -> char* */
 	GPtrArray *plugins;                        /* FilterPlugin*: from shared objects */
+	GPtrArray *scripts; /* Script*: filters and matchers put theirs here, which owns them */
 } FilterModules;
 ChainConf *chain_conf_new(const char *name, const YamlNode *list, const ConfModel *model,
 			  const FilterModules *modules, ConfReport *report);

@@ -16,6 +16,7 @@ extern const FilterKind filter_dnsbl_check_kind;
 extern const FilterKind filter_exploder_kind;
 extern const FilterKind filter_exploder_upstream_kind;
 extern const FilterKind filter_hello_kind;
+extern const FilterKind filter_lua_kind;
 extern const FilterKind filter_message_builder_kind;
 extern const FilterKind filter_message_parser_kind;
 extern const FilterKind filter_message_validation_kind;

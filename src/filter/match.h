@@ -63,7 +63,7 @@ extern const MatcherKind *const matchers_output[];
 /* ...of which these have files of their own: */
 extern const MatcherKind matcher_mail_from_domain_kind, matcher_rcpt_domain_kind;
 extern const MatcherKind matcher_authenticated_user_kind, matcher_size_kind;
-extern const MatcherKind matcher_header_kind, matcher_rate_kind;
+extern const MatcherKind matcher_header_kind, matcher_lua_kind, matcher_rate_kind;
 extern const MatcherKind matcher_dmarc_kind, matcher_dnsbl_kind, matcher_arc_kind;
 extern const MatcherKind matcher_plugin_kind; /* for names from `modules`; in no table */
 

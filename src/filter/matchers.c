@@ -359,5 +359,6 @@ const MatcherKind *const matchers_tx[] = {
 	&mail_from_kind,
 	&rcpt_to_kind,
 	&matcher_header_kind,
+	&matcher_lua_kind,
 	NULL,
 };

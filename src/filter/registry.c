@@ -18,6 +18,7 @@ static const FilterKind *const kinds[] = {
 	&filter_exploder_kind,
 	&filter_exploder_upstream_kind,
 	&filter_hello_kind,
+	&filter_lua_kind,
 	&filter_message_builder_kind,
 	&filter_message_parser_kind,
 	&filter_message_validation_kind,

@@ -19,6 +19,7 @@
 #include "loop/dns.h"
 #include "loop/pool.h"
 #include "mime/mime.h"
+#include "plugin/script.h"
 #include "service/gateway.h"
 #include "service/ports.h"
 #include "service/rest_front.h"
@@ -474,7 +475,23 @@ drain(Node *node)
 		rest_api_drain(node->gateway_rest.front.api);
 }
 
-/* The time tells the manager of several reloads which one has ended (Type=notify-reload). */
+static void
+reload_scripts(const RouterConfig *config)
+{
+	for (guint i = 0; i < config->scripts->len; i++) {
+		Script *script = g_ptr_array_index(config->scripts, i);
+		g_autoptr(GError) error = NULL;
+		if (script_reload(script, &error))
+			log_info(NULL, "script.reloaded", LOG_S("script", script_path(script)));
+		else
+			log_error(NULL, "script.reload_failed",
+				  LOG_S("script", script_path(script)),
+				  LOG_S("error", error->message));
+	}
+}
+
+/* SIGHUP: what cannot be read stays as it was.  The time tells the manager of several reloads which
+ * one has ended (Type=notify-reload). */
 static void
 reload(Node *node)
 {
@@ -483,6 +500,8 @@ reload(Node *node)
 	tell_manager(begun);
 	if (node->gateway != NULL)
 		gateway_reload(node->gateway);
+	if (node->router_config != NULL)
+		reload_scripts(node->router_config);
 	tell_manager("READY=1");
 }
 

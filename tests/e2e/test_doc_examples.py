@@ -13,6 +13,7 @@ import yaml
 
 from mail import ALICE, BOB, Rest, message, token
 from nameserver import Nameserver
+from test_scripts import scripts_of
 from world import BINARY
 
 ENTRY = re.compile(r"^## (filter|policy|matcher): (\S+)\n(.*?)(?=^#|\Z)", re.M | re.S)
@@ -47,8 +48,15 @@ def dkim_key(kind):
     return make
 
 
+def script(path):
+    """As docs/scripts.md has it."""
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(scripts_of("scripts.md")[os.path.basename(path)])
+
+
 # How the files that examples name come to be.
-FILES = {"rsa.pem": dkim_key("rsa"), "ed25519.pem": dkim_key("ed25519")}
+FILES = {"rsa.pem": dkim_key("rsa"), "ed25519.pem": dkim_key("ed25519"),
+         "greet.lua": script, "newsletter.lua": script}
 
 
 def reference():
