@@ -1,103 +1,74 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* koukan send: submits a message by REST, for each recipient one transaction, and waits for the
- * outcome (behaviour spec 20). */
-#include <errno.h>
-#include <fcntl.h>
+ * outcome (behaviour spec 20; options of older programs: 21). */
 #include <getopt.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/error.h"
-#include "base/ids.h"
 #include "base/json.h"
 #include "base/text.h"
 #include "cmd/cmd.h"
-#include "cmd/send_http.h"
+#include "cmd/send_int.h"
 #include "http/route.h"
 
-#define DEFAULT_URL     "http://localhost:8000/senders/submission/transactions"
+#define DEFAULT_PATH    "/senders/submission/transactions"
+#define DEFAULT_URL     "http://localhost:8000" DEFAULT_PATH
 #define DEFAULT_TIMEOUT 30
+#define ROUNDS_MAX      1000000
 #define POLL_SEC        25                 /* one long poll; servers wait 30 at most */
 #define FINAL_WAIT      (2 * USEC_PER_SEC) /* from the next hop's answer to the final reason */
-#define LF_LOOK         65536
-#define LF_CONVERT_MAX  (256 * 1024 * 1024)
+#define EXIT_NOT_YET    75                 /* EX_TEMPFAIL of sysexits.h */
 
 static const char help[] =
-	"usage: koukan send --mail_from A {--rfc822_filename F | --message_builder_filename F}\n"
-	"                   [OPTIONS] TO...\n"
+	"usage: koukan send --mail_from A MESSAGE [OPTIONS] TO...\n"
 	"\n"
 	"Submits a message by REST and waits for the outcome; a line for each recipient.  Exit code 0\n"
-	"when all were delivered, 1 otherwise.\n"
+	"when all were delivered, 1 when one was refused for good or could not be submitted, 75 when\n"
+	"none was, but one is not decided yet (the server may still be at it).\n"
 	"\n"
-	"  --mail_from A                 envelope sender\n"
-	"  --rfc822_filename F           the whole message; bare LF line ends become CRLF\n"
+	"MESSAGE is one of\n"
+	"  --rfc822_filename F           the whole message, - for standard input; bare LF line ends\n"
+	"                                become CRLF; uploaded, or with --inline in the request\n"
 	"  --message_builder_filename F  a JSON description of which the server makes the message;\n"
 	"                                \"filename\" beside a \"create_id\" names a file to upload,\n"
 	"                                looked up beside F; Date and Message-ID are added if missing\n"
+	"  --subject S, --text F, --html F, --attach F ...\n"
+	"                                a message composed of these files (UTF-8); - for standard\n"
+	"                                input; From and To are sender and recipients\n"
+	"\n"
+	"  --mail_from A                 envelope sender\n"
 	"  --url URL, --base_url URL     default " DEFAULT_URL "\n"
+	"                                without a path: that of the default\n"
 	"  --tag T                       the sender's tag\n"
 	"  --timeout SECONDS             how long to wait for each outcome, default 30\n"
+	"  --wait, --no-wait             for the outcome (the default); or only until the server has\n"
+	"                                the message: then 0 says that\n"
+	"  --iters N                     the whole of it N times\n"
+	"  --progress                    of uploads over 1 MB, on standard error; on a terminal it is\n"
+	"                                shown without being asked for\n"
 	"  --ca FILE                     authorities for https; default: the system's\n"
 	"  --insecure                    do not verify the server's certificate\n"
 	"  --api-key-file FILE           its first line is the API key to show\n"
 	"  --client-cert FILE, --client-key FILE\n"
 	"                                PEM files of the certificate to show, over https\n"
-	"  --json                        print a JSON object for each recipient\n";
-
-/* A file to be uploaded; the first upload's URI serves the other recipients. */
-typedef struct Upload {
-	char *id; /* create_id; NULL: the whole message */
-	char *path;
-	char *uri; /* NULL: not uploaded yet */
-} Upload;
-
-typedef struct Send {
-	const char *mail_from, *url, *tag, *verify;
-	const char *rfc822, *builder_file;
-	const char *api_key_file, *client_cert, *client_key;
-	int64_t timeout;
-	bool as_json;
-	char **to;
-	int n_to;
-
-	SendHttp *http;
-	json_t *builder;    /* NULL: whole message */
-	GPtrArray *uploads; /* Upload * */
-} Send;
-
-/* What became of one recipient. */
-typedef struct Outcome {
-	char *url; /* of its transaction, or NULL */
-	char *etag;
-	json_t *tx;  /* newest state, or NULL */
-	char *error; /* ours */
-} Outcome;
+	"  --json                        print a JSON object for each recipient\n"
+	"\n"
+	"For commands of older versions: --router_url is --url, --rcpt_to A is one more TO; --host,\n"
+	"--notification_host and --threads are taken and mean nothing.\n";
 
 static void
-outcome_clear(Outcome *outcome)
+outcome_clear(SendOutcome *outcome)
 {
 	g_free(outcome->url);
 	g_free(outcome->etag);
 	g_free(outcome->error);
 	json_decref(outcome->tx);
 }
-G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Outcome, outcome_clear)
 
-static void
-upload_free(void *data)
-{
-	Upload *upload = data;
-	g_free(upload->id);
-	g_free(upload->path);
-	g_free(upload->uri);
-	g_free(upload);
-}
-
-static bool
-fail(Outcome *outcome, const char *what, const SendReply *reply)
+bool
+send_fail(SendOutcome *outcome, const char *what, const SendReply *reply)
 {
 	g_autofree char *text = text_escape(reply->text, strlen(reply->text), 300);
 	if (reply->status == 0)
@@ -108,237 +79,7 @@ fail(Outcome *outcome, const char *what, const SendReply *reply)
 	return false;
 }
 
-/* ---- the message ---- */
-
-static const char *const LISTS[] = {"text_body", "related_attachments", "file_attachments"};
-
-/* A path as written, or beside the file that names it. */
-static char *
-beside(const char *file, const char *name)
-{
-	if (g_path_is_absolute(name))
-		return g_strdup(name);
-	g_autofree char *dir = g_path_get_dirname(file);
-	return g_build_filename(dir, name, NULL);
-}
-
-static bool
-check_readable(const char *path, GError **ret_error)
-{
-	struct stat st;
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return error_set_errno(ret_error, K_ERROR_INPUT, errno, "%s", path);
-	bool ok = fstat(fd, &st) == 0 && S_ISREG(st.st_mode);
-	close(fd);
-	return ok || error_set(ret_error, K_ERROR_INPUT, "%s: no file", path);
-}
-
-static bool
-add_upload(Send *send, const char *id, const char *path, GError **ret_error)
-{
-	if (!check_readable(path, ret_error))
-		return false;
-	Upload *upload = g_new0(Upload, 1);
-	upload->id = g_strdup(id);
-	upload->path = g_strdup(path);
-	g_ptr_array_add(send->uploads, upload);
-	return true;
-}
-
-/* "filename" beside "create_id" is for us, not for the server. */
-static bool
-collect_files(Send *send, GError **ret_error)
-{
-	for (size_t i = 0; i < G_N_ELEMENTS(LISTS); i++) {
-		json_t *list = json_object_get(send->builder, LISTS[i]);
-		for (size_t k = 0; k < json_array_size(list); k++) {
-			json_t *content = json_object_get(json_array_get(list, k), "content");
-			const char *id = json_get_str(content, "create_id");
-			const char *name = json_get_str(content, "filename");
-			if (id == NULL)
-				continue;
-			if (name == NULL)
-				return error_set(ret_error, K_ERROR_INPUT,
-						 "%s: create_id \"%s\" without a filename",
-						 send->builder_file, id);
-			g_autofree char *path = beside(send->builder_file, name);
-			if (!add_upload(send, id, path, ret_error))
-				return false;
-			(void)json_object_del(content, "filename");
-		}
-	}
-	return true;
-}
-
-static bool
-has_header(const json_t *headers, const char *name)
-{
-	for (size_t i = 0; i < json_array_size(headers); i++) {
-		const json_t *pair = json_array_get(headers, i);
-		const char *got = json_string_value(json_array_get(pair, 0));
-		if (got != NULL && text_equal_nocase(got, name))
-			return true;
-	}
-	return false;
-}
-
-static void
-add_headers(Send *send)
-{
-	json_t *headers = json_object_get(send->builder, "headers");
-	if (!json_is_array(headers)) {
-		headers = json_array();
-		json_object_set_new(send->builder, "headers", headers);
-	}
-	if (!has_header(headers, "date")) {
-		time_t now = clock_wall_sec();
-		struct tm local;
-		localtime_r(&now, &local);
-		json_array_append_new(headers, json_pack("[s, {s:I, s:I}]", "date", "unix_secs",
-							 (json_int_t)now, "tz_offset",
-							 (json_int_t)local.tm_gmtoff));
-	}
-	if (!has_header(headers, "message-id")) {
-		uint8_t random[16];
-		ids_random(random, sizeof(random));
-		g_autofree char *unique = text_base64url(random, sizeof(random));
-		const char *at = strrchr(send->mail_from, '@');
-		g_autofree char *id = g_strdup_printf(
-			"%s@%s", unique, at != NULL && at[1] != '\0' ? at + 1 : "localhost");
-		json_array_append_new(headers, json_pack("[s, [s]]", "message-id", id));
-	}
-}
-
-static bool
-load_message(Send *send, GError **ret_error)
-{
-	if (send->rfc822 != NULL)
-		return add_upload(send, NULL, send->rfc822, ret_error);
-	send->builder = json_parse_file(send->builder_file, ret_error);
-	if (send->builder == NULL)
-		return false;
-	if (!json_is_object(send->builder))
-		return error_set(ret_error, K_ERROR_INPUT, "%s: no JSON object",
-				 send->builder_file);
-	add_headers(send);
-	return collect_files(send, ret_error);
-}
-
-/* ---- uploading ---- */
-
-static ssize_t
-read_fd(void *arg, uint64_t offset, char *buf, size_t len)
-{
-	return pread((int)(intptr_t)arg, buf, len, (off_t)offset);
-}
-
-static void
-close_fd(void *arg)
-{
-	close((int)(intptr_t)arg);
-}
-
-/* The message with CRLF line ends when the file has none of them; NULL: as it is. */
-static char *
-with_crlf(const char *path, size_t *ret_len)
-{
-	g_autofree char *text = NULL;
-	gsize len = 0;
-	struct stat st;
-	if (stat(path, &st) != 0 || st.st_size > LF_CONVERT_MAX ||
-	    !g_file_get_contents(path, &text, &len, NULL))
-		return NULL;
-	if (memchr(text, '\n', len) == NULL ||
-	    g_strstr_len(text, (gssize)MIN(len, LF_LOOK), "\r\n"))
-		return NULL;
-	GString *out = g_string_sized_new(len + len / 32);
-	for (gsize i = 0; i < len; i++) {
-		if (text[i] == '\n' && (i == 0 || text[i - 1] != '\r'))
-			g_string_append_c(out, '\r');
-		g_string_append_c(out, text[i]);
-	}
-	*ret_len = out->len;
-	return g_string_free(out, FALSE);
-}
-
-static bool
-put_file(Send *send, Upload *upload, const char *uri, Outcome *outcome)
-{
-	g_auto(SendReply) reply = {0};
-	HttpCallSpec spec = {
-		.method = "PUT", .url = uri, .timeout = 600 * USEC_PER_SEC, .verify = send->verify};
-	HttpSource source = {read_fd, close_fd, NULL, 0};
-	if (upload->id == NULL)
-		spec.body = with_crlf(upload->path, &spec.body_len);
-	if (spec.body == NULL) {
-		struct stat st;
-		int fd = open(upload->path, O_RDONLY | O_CLOEXEC);
-		if (fd < 0 || fstat(fd, &st) != 0) {
-			outcome->error = g_strdup_printf("%s: cannot be read", upload->path);
-			if (fd >= 0)
-				close(fd);
-			return false;
-		}
-		source.arg = (void *)(intptr_t)fd;
-		source.len = (uint64_t)st.st_size;
-		spec.source = &source;
-	}
-	send_http_ask(send->http, &spec, &reply);
-	if (reply.status != 200)
-		return fail(outcome, "upload", &reply);
-	upload->uri = g_strdup(uri);
-	return true;
-}
-
-static bool
-upload_all(Send *send, Outcome *outcome)
-{
-	const json_t *body = json_object_get(outcome->tx, "body");
-	const json_t *parts = json_object_get(json_object_get(body, "message_builder"),
-					      "blob_status");
-	for (guint i = 0; i < send->uploads->len; i++) {
-		Upload *upload = g_ptr_array_index(send->uploads, i);
-		if (upload->uri != NULL)
-			continue; /* reused */
-		const json_t *status = upload->id != NULL ? json_object_get(parts, upload->id)
-							  : json_object_get(body, "blob_status");
-		const char *uri = json_get_str(status, "uri");
-		if (uri == NULL) {
-			outcome->error = g_strdup_printf("the server offers no place for %s",
-							 upload->path);
-			return false;
-		}
-		g_autofree char *absolute = strstr(uri, "://") != NULL ? g_strdup(uri)
-								       : http_join(send->url, uri);
-		if (!put_file(send, upload, absolute, outcome))
-			return false;
-	}
-	return true;
-}
-
 /* ---- the transaction ---- */
-
-/* What was uploaded for an earlier recipient is referred to. */
-static json_t *
-make_builder(const Send *send)
-{
-	json_t *spec = json_deep_copy(send->builder);
-	for (size_t i = 0; i < G_N_ELEMENTS(LISTS); i++) {
-		json_t *list = json_object_get(spec, LISTS[i]);
-		for (size_t k = 0; k < json_array_size(list); k++) {
-			json_t *content = json_object_get(json_array_get(list, k), "content");
-			const char *id = json_get_str(content, "create_id");
-			for (guint u = 0; id != NULL && u < send->uploads->len; u++) {
-				const Upload *upload = g_ptr_array_index(send->uploads, u);
-				if (upload->uri != NULL && strcmp(upload->id, id) == 0)
-					json_object_set_new(content, "reuse_uri",
-							    json_string(upload->uri));
-			}
-		}
-	}
-	return spec;
-}
 
 static char *
 make_request(const Send *send, const char *to)
@@ -348,20 +89,14 @@ make_request(const Send *send, const char *to)
 	json_object_set_new(json, "rcpt_to", json_pack("[{s:s}]", "m", to));
 	if (send->tag != NULL)
 		json_object_set_new(json, "sender", json_pack("{s:s}", "tag", send->tag));
-	if (send->builder != NULL) {
-		json_object_set_new(json, "body",
-				    json_pack("{s:o}", "message_builder", make_builder(send)));
-	} else {
-		const Upload *upload = g_ptr_array_index(send->uploads, 0);
-		if (upload->uri != NULL)
-			json_object_set_new(json, "body",
-					    json_pack("{s:s}", "reuse_uri", upload->uri));
-	}
+	json_t *body = send_message_body(send);
+	if (body != NULL)
+		json_object_set_new(json, "body", body);
 	return json_print(json);
 }
 
 static bool
-create(Send *send, const char *to, Outcome *outcome)
+create(Send *send, const char *to, SendOutcome *outcome)
 {
 	g_auto(SendReply) reply = {0};
 	const HttpHeader type = {"content-type", "application/json"};
@@ -375,12 +110,12 @@ create(Send *send, const char *to, Outcome *outcome)
 	spec.body_len = strlen(spec.body);
 	send_http_ask(send->http, &spec, &reply);
 	if (reply.status != 201 || reply.location == NULL || reply.json == NULL)
-		return fail(outcome, "submission", &reply);
+		return send_fail(outcome, "submission", &reply);
 	outcome->url = strstr(reply.location, "://") != NULL ? g_steal_pointer(&reply.location)
 							     : http_join(send->url, reply.location);
 	outcome->etag = g_steal_pointer(&reply.etag);
 	outcome->tx = g_steal_pointer(&reply.json);
-	return upload_all(send, outcome);
+	return send_upload_all(send, outcome);
 }
 
 /* ---- the outcome ---- */
@@ -423,7 +158,7 @@ is_decided(const json_t *tx)
 
 /* One look, waiting for news for at most `wait`.  False: failed. */
 static bool
-look(Send *send, Outcome *outcome, Usec wait)
+look(Send *send, SendOutcome *outcome, Usec wait)
 {
 	g_auto(SendReply) reply = {0};
 	char seconds[16];
@@ -447,7 +182,7 @@ look(Send *send, Outcome *outcome, Usec wait)
 		return true;
 	}
 	if (reply.status != 200 || reply.json == NULL)
-		return fail(outcome, "reading the transaction", &reply);
+		return send_fail(outcome, "reading the transaction", &reply);
 	if (g_strcmp0(outcome->etag, reply.etag) == 0)
 		g_usleep(USEC_PER_SEC / 10);
 	g_free(outcome->etag);
@@ -458,7 +193,7 @@ look(Send *send, Outcome *outcome, Usec wait)
 }
 
 static void
-wait_for_outcome(Send *send, Outcome *outcome)
+wait_for_outcome(Send *send, SendOutcome *outcome)
 {
 	Deadline until = clock_after(send->timeout * USEC_PER_SEC);
 	bool decided = false;
@@ -473,8 +208,30 @@ wait_for_outcome(Send *send, Outcome *outcome)
 	}
 }
 
-static bool
-print_outcome(const Send *send, const char *to, const Outcome *outcome)
+/* The exit code of one recipient. */
+static int
+verdict_of(const Send *send, const SendOutcome *outcome)
+{
+	if (outcome->error != NULL)
+		return 1;
+	if (send->no_wait || is_delivered(outcome->tx))
+		return 0;
+	bool final = json_get_str(outcome->tx, "final_attempt_reason") != NULL;
+	return final || is_decided(outcome->tx) ? 1 : EXIT_NOT_YET;
+}
+
+static const char *
+verdict_text(const Send *send, const SendOutcome *outcome)
+{
+	if (outcome->error != NULL)
+		return "error";
+	if (is_delivered(outcome->tx))
+		return "delivered";
+	return send->no_wait ? "submitted" : "not delivered";
+}
+
+static int
+print_outcome(const Send *send, const char *to, const SendOutcome *outcome)
 {
 	const char *reason = json_get_str(outcome->tx, "final_attempt_reason");
 	const json_t *answer = deciding(outcome->tx);
@@ -486,40 +243,47 @@ print_outcome(const Send *send, const char *to, const Outcome *outcome)
 						   reason, "transaction", outcome->tx);
 		g_autofree char *text = json_print(json);
 		puts(text);
-		return ok;
+		return verdict_of(send, outcome);
 	}
 	const char *message = json_get_str(answer, "message");
 	g_autofree char *text = message != NULL ? text_escape(message, strlen(message), 500)
 						: g_strdup("");
-	printf("%s: %s", to, ok ? "delivered" : outcome->error != NULL ? "error" : "not delivered");
+	printf("%s: %s", to, verdict_text(send, outcome));
 	if (outcome->error != NULL)
 		printf(": %s", outcome->error);
-	else if (reason != NULL || !is_decided(outcome->tx))
+	else if (reason != NULL || (!is_decided(outcome->tx) && !send->no_wait))
 		printf(": %s", reason != NULL ? reason : "still in flight");
 	if (answer != NULL)
 		printf(": %d %s", code_of(answer), text);
 	if (outcome->url != NULL)
 		printf(" (%s)", outcome->url);
 	putchar('\n');
-	return ok;
+	return verdict_of(send, outcome);
 }
 
-static bool
+/* The worse of two exit codes: what was refused says more than what is not decided. */
+static int
+worse(int a, int b)
+{
+	return a == 1 || b == 1 ? 1 : MAX(a, b);
+}
+
+static int
 send_all(Send *send)
 {
-	bool ok = true;
-	Outcome *outcomes = g_new0(Outcome, (gsize)send->n_to);
+	int code = 0;
+	SendOutcome *outcomes = g_new0(SendOutcome, (gsize)send->n_to);
 	for (int i = 0; i < send->n_to; i++)
 		(void)create(send, send->to[i], &outcomes[i]);
 	for (int i = 0; i < send->n_to; i++) {
-		if (outcomes[i].error == NULL)
+		if (outcomes[i].error == NULL && !send->no_wait)
 			wait_for_outcome(send, &outcomes[i]);
-		ok &= print_outcome(send, send->to[i], &outcomes[i]);
+		code = worse(code, print_outcome(send, send->to[i], &outcomes[i]));
 		(void)fflush(stdout);
 		outcome_clear(&outcomes[i]);
 	}
 	g_free(outcomes);
-	return ok;
+	return code;
 }
 
 /* ---- the verb ---- */
@@ -528,8 +292,8 @@ static int
 run(Send *send)
 {
 	g_autoptr(GError) error = NULL;
-	send->uploads = g_ptr_array_new_with_free_func(upload_free);
-	bool ok = load_message(send, &error);
+	int code = 0;
+	bool ok = send_message_load(send, &error);
 	if (ok) {
 		send->http = send_http_new(&error);
 		ok = send->http != NULL &&
@@ -538,56 +302,134 @@ run(Send *send)
 	}
 	if (!ok)
 		fprintf(stderr, "koukan send: %s\n", error->message);
-	else
-		ok = send_all(send);
+	for (unsigned i = 0; ok && i < send->rounds; i++)
+		code = worse(code, send_all(send));
 	send_http_free(send->http);
-	g_ptr_array_free(send->uploads, TRUE);
-	json_decref(send->builder);
-	return ok ? 0 : 1;
+	send_message_clear(send);
+	return ok ? code : 1;
 }
 
 enum {
 	OPT_FROM = 1,
 	OPT_RFC822,
 	OPT_BUILDER,
+	OPT_SUBJECT,
+	OPT_TEXT,
+	OPT_HTML,
+	OPT_ATTACH,
+	OPT_INLINE,
 	OPT_URL,
 	OPT_TAG,
 	OPT_TIMEOUT,
+	OPT_WAIT,
+	OPT_NO_WAIT,
+	OPT_ITERS,
+	OPT_PROGRESS,
 	OPT_CA,
 	OPT_INSECURE,
 	OPT_JSON,
 	OPT_API_KEY,
 	OPT_CERT,
-	OPT_KEY
+	OPT_KEY,
+	OPT_RCPT,
+	OPT_IGNORED
 };
 
-static bool
-take_option(Send *send, int option, const char *value)
+static const struct option options[] = {
+	{"help", no_argument, NULL, 'h'},
+	{"mail_from", required_argument, NULL, OPT_FROM},
+	{"rfc822_filename", required_argument, NULL, OPT_RFC822},
+	{"message_builder_filename", required_argument, NULL, OPT_BUILDER},
+	{"subject", required_argument, NULL, OPT_SUBJECT},
+	{"text", required_argument, NULL, OPT_TEXT},
+	{"html", required_argument, NULL, OPT_HTML},
+	{"attach", required_argument, NULL, OPT_ATTACH},
+	{"inline", no_argument, NULL, OPT_INLINE},
+	{"url", required_argument, NULL, OPT_URL},
+	{"base_url", required_argument, NULL, OPT_URL},
+	{"router_url", required_argument, NULL, OPT_URL},
+	{"tag", required_argument, NULL, OPT_TAG},
+	{"timeout", required_argument, NULL, OPT_TIMEOUT},
+	{"wait", no_argument, NULL, OPT_WAIT},
+	{"no-wait", no_argument, NULL, OPT_NO_WAIT},
+	{"iters", required_argument, NULL, OPT_ITERS},
+	{"progress", no_argument, NULL, OPT_PROGRESS},
+	{"ca", required_argument, NULL, OPT_CA},
+	{"insecure", no_argument, NULL, OPT_INSECURE},
+	{"json", no_argument, NULL, OPT_JSON},
+	{"api-key-file", required_argument, NULL, OPT_API_KEY},
+	{"client-cert", required_argument, NULL, OPT_CERT},
+	{"client-key", required_argument, NULL, OPT_KEY},
+	{"rcpt_to", required_argument, NULL, OPT_RCPT},
+	{"host", required_argument, NULL, OPT_IGNORED},
+	{"notification_host", required_argument, NULL, OPT_IGNORED},
+	{"threads", required_argument, NULL, OPT_IGNORED},
+	{NULL, 0, NULL, 0}};
+
+/* Options whose value is kept as it is; NULL: another one. */
+static const char **
+text_option(Send *send, int option)
 {
-	uint64_t seconds = 0;
 	switch (option) {
 	case OPT_FROM:
-		send->mail_from = value;
-		return true;
+		return &send->mail_from;
 	case OPT_RFC822:
-		send->rfc822 = value;
-		return true;
+		return &send->rfc822;
 	case OPT_BUILDER:
-		send->builder_file = value;
-		return true;
+		return &send->builder_file;
+	case OPT_SUBJECT:
+		return &send->subject;
+	case OPT_TEXT:
+		return &send->text;
+	case OPT_HTML:
+		return &send->html;
 	case OPT_URL:
-		send->url = value;
-		return true;
+		return &send->url;
 	case OPT_TAG:
-		send->tag = value;
+		return &send->tag;
+	case OPT_CA:
+		return &send->verify;
+	case OPT_API_KEY:
+		return &send->api_key_file;
+	case OPT_CERT:
+		return &send->client_cert;
+	case OPT_KEY:
+		return &send->client_key;
+	default:
+		return NULL;
+	}
+}
+
+static bool
+take_option(Send *send, GPtrArray *to, int option, char *value)
+{
+	uint64_t number = 0;
+	switch (option) {
+	case OPT_ATTACH:
+		g_ptr_array_add(send->attach, value);
+		return true;
+	case OPT_RCPT:
+		g_ptr_array_add(to, value);
 		return true;
 	case OPT_TIMEOUT:
-		if (!text_parse_u64(value, strlen(value), 1000000, &seconds))
+		if (!text_parse_u64(value, strlen(value), 1000000, &number))
 			return false;
-		send->timeout = (int64_t)seconds;
+		send->timeout = (int64_t)number;
 		return true;
-	case OPT_CA:
-		send->verify = value;
+	case OPT_ITERS:
+		if (!text_parse_u64(value, strlen(value), ROUNDS_MAX, &number))
+			return false;
+		send->rounds = (unsigned)number;
+		return true;
+	case OPT_WAIT:
+	case OPT_NO_WAIT:
+		send->no_wait = option == OPT_NO_WAIT;
+		return true;
+	case OPT_INLINE:
+		send->is_inline = true;
+		return true;
+	case OPT_PROGRESS:
+		send->progress = true;
 		return true;
 	case OPT_INSECURE:
 		send->verify = "";
@@ -595,57 +437,64 @@ take_option(Send *send, int option, const char *value)
 	case OPT_JSON:
 		send->as_json = true;
 		return true;
-	case OPT_API_KEY:
-		send->api_key_file = value;
-		return true;
-	case OPT_CERT:
-		send->client_cert = value;
-		return true;
-	case OPT_KEY:
-		send->client_key = value;
-		return true;
 	default:
-		return false;
+		return option == OPT_IGNORED;
 	}
+}
+
+/* Exactly one message, and --inline with the one form that has it. */
+static bool
+is_complete(const Send *send)
+{
+	bool composed = send->subject != NULL || send->text != NULL || send->html != NULL ||
+			send->attach->len > 0;
+	int messages = (send->rfc822 != NULL) + (send->builder_file != NULL) + composed;
+	return send->mail_from != NULL && send->n_to > 0 && messages == 1 &&
+	       (!send->is_inline || send->rfc822 != NULL);
+}
+
+/* "http://host:port[/]" stands for the whole default path. */
+static char *
+whole_url(const char *url)
+{
+	const char *host = strstr(url, "://");
+	const char *path = host != NULL ? strchr(host + 3, '/') : NULL;
+	if (host == NULL || (path != NULL && path[1] != '\0'))
+		return g_strdup(url);
+	size_t len = path != NULL ? (size_t)(path - url) : strlen(url);
+	return g_strdup_printf("%.*s" DEFAULT_PATH, (int)len, url);
 }
 
 int
 cmd_send(int argc, char **argv)
 {
-	static const struct option options[] = {
-		{"help", no_argument, NULL, 'h'},
-		{"mail_from", required_argument, NULL, OPT_FROM},
-		{"rfc822_filename", required_argument, NULL, OPT_RFC822},
-		{"message_builder_filename", required_argument, NULL, OPT_BUILDER},
-		{"url", required_argument, NULL, OPT_URL},
-		{"base_url", required_argument, NULL, OPT_URL},
-		{"tag", required_argument, NULL, OPT_TAG},
-		{"timeout", required_argument, NULL, OPT_TIMEOUT},
-		{"ca", required_argument, NULL, OPT_CA},
-		{"insecure", no_argument, NULL, OPT_INSECURE},
-		{"json", no_argument, NULL, OPT_JSON},
-		{"api-key-file", required_argument, NULL, OPT_API_KEY},
-		{"client-cert", required_argument, NULL, OPT_CERT},
-		{"client-key", required_argument, NULL, OPT_KEY},
-		{NULL, 0, NULL, 0}};
-	Send send = {.url = DEFAULT_URL, .timeout = DEFAULT_TIMEOUT};
+	g_autoptr(GPtrArray) attach = g_ptr_array_new();
+	g_autoptr(GPtrArray) to = g_ptr_array_new();
+	Send send = {.url = DEFAULT_URL, .timeout = DEFAULT_TIMEOUT, .rounds = 1, .attach = attach};
+	send.progress = isatty(STDERR_FILENO) != 0;
 	optind = 1;
 	for (int c; (c = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
 		if (c == 'h') {
 			fputs(help, stdout);
 			return 0;
 		}
-		if (!take_option(&send, c, optarg)) {
+		const char **kept = text_option(&send, c);
+		if (kept != NULL) {
+			*kept = optarg;
+		} else if (!take_option(&send, to, c, optarg)) {
 			fputs(help, stderr);
 			return 2;
 		}
 	}
-	send.to = argv + optind;
-	send.n_to = argc - optind;
-	if (send.mail_from == NULL || send.n_to == 0 ||
-	    (send.rfc822 == NULL) == (send.builder_file == NULL)) {
+	for (int i = optind; i < argc; i++)
+		g_ptr_array_add(to, argv[i]);
+	send.to = (char **)to->pdata;
+	send.n_to = (int)to->len;
+	if (!is_complete(&send)) {
 		fputs(help, stderr);
 		return 2;
 	}
+	g_autofree char *url = whole_url(send.url);
+	send.url = url;
 	return run(&send);
 }

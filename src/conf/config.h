@@ -93,6 +93,7 @@ typedef struct RouterConfig {
 	ConfModel *model;
 	GPtrArray *endpoints; /* EndpointConf* */
 	YamlDoc *doc;         /* nodes borrowed by filters */
+	GPtrArray *plugins;   /* FilterPlugin*; borrowed by filters */
 } RouterConfig;
 
 /* Reads and checks.  NULL when there is an error (a syntax error of the YAML is a problem in the
@@ -129,6 +130,7 @@ typedef struct SmtpCertYaml { /* smtp_listener.services[].certificates[] */
 
 typedef struct SmtpServiceYaml { /* smtp_listener.services[] */
 	HostPort *addr;
+	char *socket;   /* of socket activation, goes before `addr`; NULL: none */
 	char *endpoint; /* name of a rest_output */
 	char *sender, *tag;
 	char *cert, *key, *auth_secrets;

@@ -11,6 +11,13 @@ doc_sections(GString *out, const ConfSection *sections)
 }
 
 static void
+doc_example(GString *out, const char *example)
+{
+	if (example != NULL)
+		g_string_append_printf(out, "Example:\n\n```yaml\n%s```\n\n", example);
+}
+
+static void
 doc_filters(GString *out)
 {
 	g_string_append(out,
@@ -24,6 +31,20 @@ doc_filters(GString *out)
 			g_string_append_printf(intro, "%sOutput, for matchers: `%s`.",
 					       intro->len > 0 ? " " : "", (*kind)->output_name);
 		conf_doc(out, title, intro->str, (*kind)->keys);
+		doc_example(out, (*kind)->example);
+	}
+}
+
+static void
+doc_policies(GString *out)
+{
+	g_string_append(out, "# Routing policies\n\n"
+			     "`policy` of a `router` is a map with `name: NAME` and the policy's "
+			     "keys.\n\n");
+	for (const RouterPolicyDoc *policy = router_policy_docs; policy->name != NULL; policy++) {
+		g_autofree char *title = g_strdup_printf("policy: %s", policy->name);
+		conf_doc(out, title, policy->doc, policy->keys);
+		doc_example(out, policy->example);
 	}
 }
 
@@ -33,6 +54,7 @@ doc_matcher_table(GString *out, const MatcherKind *const *kinds)
 	for (; *kinds != NULL; kinds++) {
 		g_autofree char *title = g_strdup_printf("matcher: %s", (*kinds)->name);
 		conf_doc(out, title, (*kinds)->doc, (*kinds)->keys);
+		doc_example(out, (*kinds)->example);
 	}
 }
 
@@ -66,5 +88,6 @@ config_doc(GString *out)
 	g_string_append(out, "# Both files\n\n");
 	doc_sections(out, config_koukan_sections);
 	doc_filters(out);
+	doc_policies(out);
 	doc_matchers(out);
 }

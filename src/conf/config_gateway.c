@@ -224,6 +224,11 @@ static const ConfKey service_keys[] = {
 	 AT(addr),
 	 .flags = CONF_REQUIRED,
 	 .doc = "Listen address; port 0: the kernel chooses."},
+	{.name = "socket",
+	 .type = CONF_STRING,
+	 AT(socket),
+	 .doc = "Socket activation: when the process is started with sockets (systemd), the one of "
+		"this FileDescriptorName is used instead of `addr`."},
 	{.name = "endpoint",
 	 .type = CONF_STRING,
 	 AT(endpoint),
@@ -597,9 +602,23 @@ check_networks(GatewayLoader *loader, const GPtrArray *list, const YamlNode *map
 	}
 }
 
+/* A socket has one owner; the service itself is the last of the list. */
+static void
+check_service_socket(GatewayLoader *loader, const SmtpServiceYaml *service, const YamlNode *map)
+{
+	const GPtrArray *all = loader->config->services;
+	for (guint i = 0; service->socket != NULL && i + 1 < all->len; i++) {
+		const SmtpServiceYaml *other = g_ptr_array_index(all, i);
+		if (other->socket != NULL && g_str_equal(other->socket, service->socket))
+			conf_error(loader->report, config_place(map, "socket"),
+				   "'socket': '%s' is another service's already", service->socket);
+	}
+}
+
 static void
 check_service_own(GatewayLoader *loader, const SmtpServiceYaml *service, const YamlNode *map)
 {
+	check_service_socket(loader, service, map);
 	check_networks(loader, service->proxy_protocol_from, map, "proxy_protocol_from");
 	check_networks(loader, service->xclient_from, map, "xclient_from");
 	if (service->require_auth && service->auth_secrets == NULL)

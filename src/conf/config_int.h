@@ -46,8 +46,6 @@ const YamlNode *config_place(const YamlNode *map, const char *key);
 char *config_hint(const char *word, GPtrArray *names);
 /* TLS needs both; one alone is worth a warning. */
 void config_check_tls(const YamlNode *map, const char *cert, const char *key, ConfReport *report);
-/* YAML to JSON by YAML 1.1's rules for plain scalars. */
-json_t *config_json(const YamlNode *node);
 
 /* ---- router ---- */
 

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "conf/config_int.h"
+#include "filter/plugin.h"
 
 static const ConfKey root_keys[] = {
 	{.name = "global", .type = CONF_SECTION, .doc = "The process."},
@@ -16,7 +17,7 @@ static const ConfKey root_keys[] = {
 	{.name = "rest_endpoint",
 	 .type = CONF_SECTION,
 	 .doc = "HTTP destinations that routing may choose, a list."},
-	{.name = "modules", .type = CONF_SECTION, .doc = "Own names for built-in extensions."},
+	{.name = "modules", .type = CONF_SECTION, .doc = "Plug-ins."},
 	{.name = "logging",
 	 .type = CONF_SECTION,
 	 .doc = "A Python dictConfig, of which the levels of `root` and `koukan` matter."},
@@ -142,8 +143,9 @@ static const ConfKey modules_keys[] = {
 	{.name = "sync_filter",
 	 .type = CONF_NODE,
 	 AT(filters),
-	 .doc = "Map of a filter's name to the original's module path, as in "
-		"`hello: koukan.hello_filter`."},
+	 .doc = "Map of a filter's name to a shared object, as in `mine: /usr/lib/koukan/mine.so` or "
+		"`mine: mine.so:its_name` (docs/plugins.md; relative to the folder of this file), "
+		"or to the original's module path, as in `hello: koukan.hello_filter`."},
 	{.name = "recipient_router_policy",
 	 .type = CONF_NODE,
 	 AT(policies),
@@ -285,7 +287,7 @@ const ConfSection config_router_sections[] = {
 	{"endpoint[].output_handler.retry_params", "An empty map `{}` takes the defaults.",
 	 retry_keys},
 	{"endpoint[].output_handler.notification", NULL, notification_keys},
-	{"modules", "Only modules that are built in are understood.", modules_keys},
+	{"modules", "Plug-ins, and modules of the original that are built in here.", modules_keys},
 	{0},
 };
 
@@ -380,9 +382,39 @@ filter_module_known(const char *path)
 	return filter_module(path) != NULL;
 }
 
-static GHashTable *
-read_module_map(const YamlNode *map, bool (*known)(const char *path), ConfReport *report)
+/* One of the three maps of `modules`. */
+typedef struct ModuleMap {
+	PluginKind kind;
+	const YamlNode *map;
+	bool (*known)(const char *path); /* the original's paths that stand for something here */
+	bool (*taken)(const char *name); /* names that mean something without `modules` */
+} ModuleMap;
+
+static bool
+filter_taken(const char *name)
 {
+	return filter_kind(name) != NULL;
+}
+
+static void
+load_plugin(RouterLoader *loader, const ModuleMap *modules, const char *alias,
+	    const YamlNode *value)
+{
+	if (modules->taken(alias)) {
+		conf_error(loader->report, value, "module '%s': the name is that of a built-in one",
+			   alias);
+		return;
+	}
+	FilterPlugin *plugin = filter_plugin_load(modules->kind, alias, value, loader->report);
+	if (plugin != NULL)
+		g_ptr_array_add(loader->config->plugins, plugin);
+}
+
+static GHashTable *
+read_module_map(RouterLoader *loader, const ModuleMap *modules)
+{
+	ConfReport *report = loader->report;
+	const YamlNode *map = modules->map;
 	GHashTable *out = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
 	if (yaml_kind(map) != YAML_MAP && yaml_kind(map) != YAML_NULL) {
 		g_autofree char *got = yaml_describe(map);
@@ -390,17 +422,20 @@ read_module_map(const YamlNode *map, bool (*known)(const char *path), ConfReport
 	}
 	for (unsigned i = 0; yaml_kind(map) == YAML_MAP && i < yaml_count(map); i++) {
 		const YamlNode *value = yaml_value(map, i);
+		const char *alias = yaml_text(yaml_key(map, i));
 		const char *path = yaml_text(value);
 		if (path == NULL) {
 			g_autofree char *got = yaml_describe(value);
 			conf_error(report, value, "a module path is wanted, not %s", got);
 			continue;
 		}
-		if (!known(path))
+		if (plugin_is_path(path))
+			load_plugin(loader, modules, alias, value);
+		else if (!modules->known(path))
 			conf_warning(report, value,
 				     "module '%s' is not built in: what uses '%s' cannot work",
-				     path, yaml_text(yaml_key(map, i)));
-		g_hash_table_replace(out, g_strdup(yaml_text(yaml_key(map, i))), g_strdup(path));
+				     path, alias);
+		g_hash_table_replace(out, g_strdup(alias), g_strdup(path));
 	}
 	return out;
 }
@@ -410,13 +445,15 @@ read_modules(RouterLoader *loader)
 {
 	ModulesYaml yaml = {0};
 	conf_fill(&yaml, modules_keys, yaml_get(loader->root, "modules"), NULL, loader->report);
-	loader->modules = (FilterModules){
-		.filters = read_module_map(yaml.filters, filter_module_known, loader->report),
-		.policies = read_module_map(yaml.policies, filter_policy_module_known,
-					    loader->report),
-		.matchers = read_module_map(yaml.matchers, filter_matcher_module_known,
-					    loader->report),
-	};
+	const ModuleMap filters = {PLUGIN_FILTER, yaml.filters, filter_module_known, filter_taken};
+	const ModuleMap policies = {PLUGIN_POLICY, yaml.policies, filter_policy_module_known,
+				    filter_policy_taken};
+	const ModuleMap matchers = {PLUGIN_MATCHER, yaml.matchers, filter_matcher_module_known,
+				    filter_matcher_taken};
+	loader->modules = (FilterModules){.filters = read_module_map(loader, &filters),
+					  .policies = read_module_map(loader, &policies),
+					  .matchers = read_module_map(loader, &matchers),
+					  .plugins = loader->config->plugins};
 }
 
 static void
@@ -466,9 +503,16 @@ endpoint_free(void *data)
 }
 
 static void
+plugin_destroy(void *plugin)
+{
+	filter_plugin_free(plugin);
+}
+
+static void
 router_config_free(RouterConfig *config)
 {
 	g_ptr_array_unref(config->endpoints);
+	g_ptr_array_unref(config->plugins);
 	conf_model_free(config->model);
 	config_clear_koukan(&config->koukan);
 	conf_clear(config, global_keys);
@@ -501,6 +545,7 @@ router_config_new(const char *path, YamlDoc *doc, ConfReport *report)
 	config->doc = doc;
 	config->model = conf_model_new();
 	config->endpoints = g_ptr_array_new_with_free_func(endpoint_free);
+	config->plugins = g_ptr_array_new_with_free_func(plugin_destroy);
 	RouterLoader loader = {
 		.config = config,
 		.root = yaml_root(doc),

@@ -5,6 +5,7 @@
 
 #include "base/json.h"
 #include "conf/config_int.h"
+#include "conf/yaml_json.h"
 
 /* ---- sender ---- */
 
@@ -110,7 +111,7 @@ apply_sender_map(SenderConf *sender, SenderYaml *yaml, const YamlNode *map, Conf
 		return;
 	g_clear_pointer(&sender->smtp_meta, g_free);
 	if (yaml_kind(yaml->smtp_meta) == YAML_MAP) {
-		g_autoptr(json_t) meta = config_json(yaml->smtp_meta);
+		g_autoptr(json_t) meta = yaml_json(yaml->smtp_meta);
 		sender->smtp_meta = json_print(meta);
 	} else if (yaml_kind(yaml->smtp_meta) != YAML_NULL) {
 		g_autofree char *got = yaml_describe(yaml->smtp_meta);

@@ -293,4 +293,7 @@ const FilterKind filter_add_route_kind = {
 	.open = add_route_open,
 	.update = add_route_update,
 	.close = add_route_close,
+	.example = "- filter: add_route\n"
+		   "  sender: archive\n"
+		   "  store_and_forward: yes\n",
 };

@@ -118,4 +118,5 @@ const FilterKind filter_arc_check_kind = {
 	.state_size = sizeof(ArcState),
 	.update = arc_check_update,
 	.close = arc_check_close,
+	.example = "- filter: arc_check\n",
 };

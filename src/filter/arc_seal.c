@@ -216,4 +216,12 @@ const FilterKind filter_arc_seal_kind = {
 	.state_size = sizeof(SealState),
 	.update = arc_seal_update,
 	.close = arc_seal_close,
+	.example = "- filter: arc_check\n"
+		   "- filter: auth_results\n"
+		   "  authserv_id: mx.example.com\n"
+		   "- filter: arc_seal\n"
+		   "  key: /etc/koukan/rsa.pem\n"
+		   "  domain: example.com\n"
+		   "  selector: rsa2026\n"
+		   "  authserv_id: mx.example.com\n",
 };

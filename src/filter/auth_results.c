@@ -282,4 +282,8 @@ const FilterKind filter_auth_results_kind = {
 	.state_size = sizeof(AuthState),
 	.update = auth_results_update,
 	.close = auth_results_close,
+	.example = "- filter: spf_check\n"
+		   "- filter: dkim_check\n"
+		   "- filter: auth_results\n"
+		   "  authserv_id: mx.example.com\n",
 };

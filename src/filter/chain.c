@@ -541,6 +541,7 @@ filter_route_copy(const TxRoute *route)
 	copy->tag = g_strdup(route->tag);
 	g_ptr_array_extend(copy->hosts, route->hosts, host_port_dup, NULL);
 	copy->resolved = route->resolved;
+	copy->fault = route->fault;
 	copy->send_filter_output = route->send_filter_output;
 	copy->receive_parsing = route->receive_parsing;
 	copy->max_inline = route->max_inline;

@@ -4,6 +4,7 @@
 
 #include "base/text.h"
 #include "filter/filter.h"
+#include "filter/plugin.h"
 
 static const char *const entry_keys[] = {"filter", NULL};
 
@@ -26,6 +27,9 @@ find_kind(const char *name, const FilterModules *modules)
 	const FilterKind *kind = filter_kind(name);
 	if (kind != NULL || modules == NULL || modules->filters == NULL)
 		return kind;
+	const FilterPlugin *plugin = filter_plugin_find(modules, PLUGIN_FILTER, name);
+	if (plugin != NULL)
+		return &plugin->kind;
 	const char *path = g_hash_table_lookup(modules->filters, name);
 	return path != NULL ? filter_module(path) : NULL;
 }
@@ -52,8 +56,9 @@ filter_conf_new(const FilterKind *kind, const YamlNode *entry, const ConfModel *
 	filter->kind = kind;
 	filter->conf = kind->conf_size > 0 ? g_malloc0(kind->conf_size) : NULL;
 	unsigned before = report->errors;
-	conf_fill(filter->conf, kind->keys != NULL ? kind->keys : no_keys, entry, entry_keys,
-		  report);
+	if ((kind->flags & FILTER_OPEN_KEYS) == 0)
+		conf_fill(filter->conf, kind->keys != NULL ? kind->keys : no_keys, entry,
+			  entry_keys, report);
 	const FilterModules **wanted = NULL;
 	if (kind->modules_offset > 0) {
 		wanted = (void *)((char *)filter->conf + kind->modules_offset);

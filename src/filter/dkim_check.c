@@ -192,4 +192,5 @@ const FilterKind filter_dkim_check_kind = {
 	.state_size = sizeof(CheckState),
 	.update = dkim_check_update,
 	.close = dkim_check_close,
+	.example = "- filter: dkim_check\n",
 };

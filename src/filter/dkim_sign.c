@@ -325,4 +325,12 @@ const FilterKind filter_dkim_sign_kind = {
 	.state_size = sizeof(SignState),
 	.update = dkim_sign_update,
 	.close = dkim_sign_close,
+	.example = "- filter: dkim_sign\n"
+		   "  key: /etc/koukan/rsa.pem\n"
+		   "  domain: example.com\n"
+		   "  selector: rsa2026\n"
+		   "  signatures:\n"
+		   "  - {key: /etc/koukan/ed25519.pem, domain: example.com, selector: ed2026}\n"
+		   "  body_canonicalization: relaxed\n"
+		   "  oversign: [From, To, Subject]\n",
 };

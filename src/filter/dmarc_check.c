@@ -191,4 +191,7 @@ const FilterKind filter_dmarc_check_kind = {
 	.state_size = sizeof(DmarcState),
 	.update = dmarc_check_update,
 	.close = dmarc_check_close,
+	.example = "- filter: spf_check\n"
+		   "- filter: dkim_check\n"
+		   "- filter: dmarc_check\n",
 };

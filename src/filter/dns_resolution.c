@@ -217,7 +217,7 @@ is_of_recipient(const Filter *filter, const char *host)
 /* The hosts of the route with addresses in place of names; the first one that has none decides
  * the result of all. */
 static MxStatus
-resolve_hosts(const Filter *filter, GPtrArray *out)
+resolve_hosts(const Filter *filter, GPtrArray *out, TxRouteFault *ret_fault)
 {
 	const DnsState *state = filter->state;
 	const DnsConf *conf = filter->conf;
@@ -228,6 +228,8 @@ resolve_hosts(const Filter *filter, GPtrArray *out)
 		const Mx *mx = g_ptr_array_index(state->hosts, i);
 		g_autoptr(GPtrArray) targets = mx_targets_new();
 		MxStatus status = mx != NULL ? mx_targets(mx, &guard, targets) : MX_OK;
+		if (status == MX_NX)
+			*ret_fault = mx_fault(mx, &guard);
 		if (status != MX_OK)
 			return status;
 		for (guint j = 0; j < targets->len; j++) {
@@ -256,7 +258,7 @@ pass_route(Filter *filter)
 {
 	TxRoute *route = filter_route_copy(filter->down->route);
 	GPtrArray *hosts = g_ptr_array_new_with_free_func((GDestroyNotify)host_port_free);
-	MxStatus status = resolve_hosts(filter, hosts);
+	MxStatus status = resolve_hosts(filter, hosts, &route->fault);
 	if (status != MX_OK)
 		g_ptr_array_set_size(hosts, 0);
 	g_ptr_array_unref(route->hosts);
@@ -398,4 +400,11 @@ const FilterKind filter_dns_resolution_kind = {
 	.open = dns_resolution_open,
 	.update = dns_resolution_update,
 	.close = dns_resolution_close,
+	.example = "- filter: router\n"
+		   "  policy:\n"
+		   "    name: dest_domain\n"
+		   "    destination: {endpoint: gateway}\n"
+		   "- filter: dns_resolution\n"
+		   "  suffix: ''\n"
+		   "- filter: rest_output\n",
 };

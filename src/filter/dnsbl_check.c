@@ -207,4 +207,6 @@ const FilterKind filter_dnsbl_check_kind = {
 	.state_size = sizeof(DnsblState),
 	.update = dnsbl_update,
 	.close = dnsbl_close,
+	.example = "- filter: dnsbl_check\n"
+		   "  zones: [zen.example.org, bl.example.net]\n",
 };

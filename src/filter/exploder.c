@@ -119,6 +119,13 @@ rcpt_start(Filter *filter, size_t index, const SenderConf *sender)
 	tx_watch(rcpt->tx, &rcpt->watch, on_upstream, rcpt);
 }
 
+/* Does the recipient's answer say no more than that MAIL has failed? */
+static bool
+is_echo(const Response *response)
+{
+	return response != NULL && response->code == 503;
+}
+
 /* What MAIL and RCPT upstream come to at our RCPT; NULL: not known yet.  A failed MAIL decides the
  * class, whatever the next node put into the recipient's answer behind it. */
 static Response *
@@ -128,6 +135,8 @@ rcpt_answer(const Rcpt *rcpt)
 	Response *response = tx_rcpt(rcpt->tx, 0)->response;
 	if (response_err(mail) && rcpt->tx->durable_refused)
 		return response_ref(mail); /* our own router: its reason is worth telling */
+	if (response_perm(mail) && is_echo(response))
+		return response_ref(mail); /* why the sender cannot send */
 	if (response_err(mail)) {
 		bool verbatim = response_perm(mail) && response_perm(response);
 		return verbatim ? response_ref(response) : response_new(mail->code, MAIL_FAILED);
@@ -533,4 +542,8 @@ const FilterKind filter_exploder_kind = {
 	.open = exploder_open,
 	.update = exploder_update,
 	.close = exploder_close,
+	.example = "- filter: exploder\n"
+		   "  msa: yes\n"
+		   "  rcpt_timeout: 5\n"
+		   "  data_timeout: 30\n",
 };

@@ -45,11 +45,15 @@ typedef enum FilterResult {
 	(1u << 4) /* judges the finished message: nothing of it goes on behind                     \
 		     this filter before it is final, else the next hop could                       \
 		     have the end of it before the verdict */
+#define FILTER_OPEN_KEYS                                                                           \
+	(1u << 5) /* conf_check reads the entry's keys itself: no table knows them */
 
 struct FilterKind {
 	const char *name;        /* in YAML: `filter: name` */
 	const char *output_name; /* key in filter_output, "koukan....Filter"; NULL: no output */
 	const char *doc;         /* one or two sentences for the reference */
+	const char *example; /* YAML, entries of a chain, for the reference; a test runs it as it
+				stands.  NULL only where a configuration may not name it */
 	unsigned flags;
 
 	/* Configuration: conf_size bytes zeroed, filled by `keys`, then completed by `conf_check`
@@ -130,6 +134,8 @@ void filter_set_rcpt_routed(Filter *filter, size_t index);
 bool filter_tag_is_unmet(const Filter *filter, const char *tag);
 void filter_set_tag_unmet(Filter *filter, const char *tag);
 TxRoute *filter_route_copy(const TxRoute *route);
+/* A new route to that endpoint, without hosts. */
+TxRoute *filter_endpoint_route(const RestEndpointConf *endpoint);
 /* A fault of ours in the middle of a chain: everything owed is answered
  * `450 internal error: OutputHandler failed to populate response`; `why` is logged. */
 void filter_fail(Filter *filter, const char *why);
@@ -154,11 +160,23 @@ const FilterKind *const *filter_kinds(void);
 const FilterKind *filter_module(const char *module_path);
 bool filter_policy_module_known(const char *module_path);  /* recipient_router_policy */
 bool filter_matcher_module_known(const char *module_path); /* transaction_matcher */
+/* Names that mean something by themselves. */
+bool filter_policy_taken(const char *name);
+bool filter_matcher_taken(const char *name);
+
+/* The routing policies of `router`, for the reference. */
+typedef struct RouterPolicyDoc {
+	const char *name, *doc, *example; /* as FilterKind's */
+	const ConfKey *keys;
+} RouterPolicyDoc;
+extern const RouterPolicyDoc router_policy_docs[]; /* ends with a NULL name */
 
 /* Reads `chain:` (a list of maps) into a ChainConf; problems go to the report; never NULL.  Names
- * from `modules:` are given as alias -> module path tables (may be NULL). */
+ * from `modules:` are given as alias -> module path tables (may be NULL), and what was loaded for
+ * them (may be NULL), which outlives the chain. */
 typedef struct FilterModules {
 	GHashTable *filters, *policies, *matchers; /* char* -> char* */
+	GPtrArray *plugins;                        /* FilterPlugin*: from shared objects */
 } FilterModules;
 ChainConf *chain_conf_new(const char *name, const YamlNode *list, const ConfModel *model,
 			  const FilterModules *modules, ConfReport *report);

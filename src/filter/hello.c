@@ -17,6 +17,7 @@ const FilterKind filter_hello_kind = {
 	.name = "hello",
 	.doc = "Does nothing.",
 	.update = hello_update,
+	.example = "- filter: hello\n",
 };
 
 /* Everything that is asked for gets the same temporary answer: nothing is lost or pretended. */
@@ -45,6 +46,7 @@ const FilterKind filter_sync_kind = {
 	.flags = FILTER_TERMINAL,
 	.conf_check = sync_conf_check,
 	.update = sync_update,
+	.example = "- filter: sync\n",
 };
 
 static void

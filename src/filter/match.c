@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/text.h"
+#include "filter/plugin.h"
 
 #define DEPTH_MAX 32 /* of nested any/all/not */
 
@@ -106,6 +107,12 @@ find_in(const MatcherKind *const *table, const char *name)
 	return NULL;
 }
 
+bool
+filter_matcher_taken(const char *name)
+{
+	return find_in(matchers_tx, name) != NULL || find_in(matchers_output, name) != NULL;
+}
+
 static void
 add_names(GPtrArray *names, const MatcherKind *const *table)
 {
@@ -136,7 +143,8 @@ is_alias(const FilterModules *modules, const char *name)
 }
 
 static void
-compile_kind(Match *match, const YamlNode *node, bool per_rcpt, ConfReport *report)
+compile_kind(Match *match, const YamlNode *node, bool per_rcpt, const FilterModules *modules,
+	     ConfReport *report)
 {
 	static const char *const extra[] = {"matcher", NULL};
 	static const ConfKey no_keys[] = {{0}};
@@ -145,9 +153,18 @@ compile_kind(Match *match, const YamlNode *node, bool per_rcpt, ConfReport *repo
 		conf_error(report, node, "matcher %s needs mode: PER_RCPT", kind->name);
 	if (kind->args_size > 0)
 		match->args = g_malloc0(kind->args_size);
-	conf_fill(match->args, kind->keys != NULL ? kind->keys : no_keys, node, extra, report);
+	if (!kind->open_keys)
+		conf_fill(match->args, kind->keys != NULL ? kind->keys : no_keys, node, extra,
+			  report);
+	const FilterModules **wanted = NULL;
+	if (kind->modules_offset > 0) {
+		wanted = (void *)((char *)match->args + kind->modules_offset);
+		*wanted = modules;
+	}
 	if (kind->check != NULL)
 		kind->check(match->args, node, per_rcpt, report);
+	if (wanted != NULL)
+		*wanted = NULL;
 }
 
 static Match *
@@ -164,9 +181,11 @@ compile_matcher(const YamlNode *node, bool per_rcpt, const FilterModules *module
 	match->kind = find_in(matchers_tx, name);
 	if (match->kind == NULL)
 		match->kind = find_in(matchers_output, name);
+	if (match->kind == NULL && filter_plugin_find(modules, PLUGIN_MATCHER, name) != NULL)
+		match->kind = &matcher_plugin_kind;
 	if (match->kind != NULL) {
 		match->op = OP_MATCHER;
-		compile_kind(match, node, per_rcpt, report);
+		compile_kind(match, node, per_rcpt, modules, report);
 	} else if (is_alias(modules, name)) {
 		match->op = OP_ALWAYS;
 	} else {

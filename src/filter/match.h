@@ -17,8 +17,9 @@ typedef struct MatchCtx {
 	size_t rcpt;       /* of filter->down; only with per_rcpt */
 	bool body_final;   /* the message may be looked at */
 	const char *fault; /* set with MATCH_FAULT; static */
-	GHashTable *memo;  /* matcher's arguments -> MatchResult + 1: what was decided once for
-			      this transaction; NULL: each evaluation is the only one */
+	GHashTable **memo; /* matcher's arguments -> MatchResult + 1: what was decided once for
+			      this transaction, made when needed; NULL: each evaluation is the only
+			      one */
 } MatchCtx;
 
 typedef struct Match Match;
@@ -34,16 +35,20 @@ MatchResult match_eval(const Match *match, MatchCtx *ctx);
 typedef struct MatcherKind {
 	const char *name;
 	const char *doc;
+	const char *example; /* YAML, entries of a chain that use it; as FilterKind's */
 	size_t args_size;
 	const ConfKey *keys;
 	/* Completes `args`; may be NULL. */
 	void (*check)(void *args, const YamlNode *node, bool per_rcpt, ConfReport *report);
-	/* Releases what `check` made; may be NULL. */
-	void (*clear)(void *args);
 	/* Either about the transaction, or about the output of the filter of that name. */
 	MatchResult (*eval)(const void *args, MatchCtx *ctx);
 	MatchResult (*eval_output)(const void *args, const json_t *output, MatchCtx *ctx);
-	bool needs_rcpt; /* only with mode PER_RCPT */
+	bool needs_rcpt;           /* only with mode PER_RCPT */
+	void (*clear)(void *args); /* what `check` has made; may be NULL */
+	/* Offset in the arguments of a `const FilterModules *` that is set before `check` and
+	 * cleared after it; 0: not wanted (so it is never the first member). */
+	size_t modules_offset;
+	bool open_keys; /* `check` reads the keys itself: no table knows them */
 } MatcherKind;
 
 /* NULL-terminated: about the transaction, about filter outputs. */
@@ -54,6 +59,8 @@ extern const MatcherKind matcher_mail_from_domain_kind, matcher_rcpt_domain_kind
 extern const MatcherKind matcher_authenticated_user_kind, matcher_size_kind;
 extern const MatcherKind matcher_header_kind, matcher_rate_kind;
 extern const MatcherKind matcher_dmarc_kind, matcher_dnsbl_kind, matcher_arc_kind;
+
+extern const MatcherKind matcher_plugin_kind; /* for names from `modules`; in no table */
 
 /* ---- for matchers ---- */
 

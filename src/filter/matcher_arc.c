@@ -64,4 +64,12 @@ const MatcherKind matcher_arc_kind = {
 	.args_size = sizeof(ArcArgs),
 	.keys = arc_keys,
 	.eval_output = arc_eval,
+	.example =
+		"- filter: dkim_check\n"
+		"- filter: dmarc_check\n"
+		"- filter: arc_check\n"
+		"- filter: policy_action\n"
+		"  tag: dmarc\n"
+		"  match: {all: [{matcher: dmarc, result: fail}, {not: {matcher: arc, sealers: [lists.example.org]}}]}\n"
+		"  action: REJECT\n",
 };

@@ -60,4 +60,12 @@ const MatcherKind matcher_dmarc_kind = {
 	.keys = dmarc_keys,
 	.check = dmarc_check,
 	.eval_output = dmarc_eval,
+	.example = "- filter: spf_check\n"
+		   "- filter: dkim_check\n"
+		   "- filter: dmarc_check\n"
+		   "- filter: policy_action\n"
+		   "  tag: dmarc\n"
+		   "  match: {matcher: dmarc, result: fail, policy: reject}\n"
+		   "  action: REJECT\n"
+		   "  message: 5.7.1 the domain of From does not vouch for this message\n",
 };

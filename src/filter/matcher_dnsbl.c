@@ -106,4 +106,11 @@ const MatcherKind matcher_dnsbl_kind = {
 	.check = dnsbl_check,
 	.clear = dnsbl_clear,
 	.eval_output = dnsbl_eval,
+	.example = "- filter: dnsbl_check\n"
+		   "  zones: [zen.example.org]\n"
+		   "- filter: policy_action\n"
+		   "  tag: listed\n"
+		   "  match: {matcher: dnsbl, codes: [127.0.0.2, 127.0.0.4/30]}\n"
+		   "  action: REJECT\n"
+		   "  message: 5.7.1 your address is listed\n",
 };

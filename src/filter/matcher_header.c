@@ -131,4 +131,8 @@ const MatcherKind matcher_header_kind = {
 	.check = header_check,
 	.clear = header_clear,
 	.eval = header_eval,
+	.example = "- filter: policy_action\n"
+		   "  tag: subject\n"
+		   "  match: {matcher: header, name: Subject, regex: '(?i)^you have won'}\n"
+		   "  action: REJECT\n",
 };

@@ -158,12 +158,16 @@ count(const RateArgs *args, MatchCtx *ctx)
 static MatchResult
 rate_eval(const void *data, MatchCtx *ctx)
 {
-	gpointer known = ctx->memo != NULL ? g_hash_table_lookup(ctx->memo, data) : NULL;
+	bool once = ctx->memo != NULL;
+	gpointer known = once && *ctx->memo != NULL ? g_hash_table_lookup(*ctx->memo, data) : NULL;
 	if (known != NULL)
 		return (MatchResult)(GPOINTER_TO_INT(known) - 1);
 	MatchResult result = count(data, ctx);
-	if (ctx->memo != NULL && (result == MATCH_NO || result == MATCH_YES))
-		g_hash_table_insert(ctx->memo, (gpointer)data, GINT_TO_POINTER(result + 1));
+	if (!once || (result != MATCH_NO && result != MATCH_YES))
+		return result;
+	if (*ctx->memo == NULL)
+		*ctx->memo = g_hash_table_new(NULL, NULL);
+	g_hash_table_insert(*ctx->memo, (gpointer)data, GINT_TO_POINTER(result + 1));
 	return result;
 }
 
@@ -178,4 +182,10 @@ const MatcherKind matcher_rate_kind = {
 	.keys = rate_keys,
 	.check = rate_check,
 	.eval = rate_eval,
+	.example = "- filter: policy_action\n"
+		   "  tag: rate\n"
+		   "  match: {matcher: rate, by: mail_from, window: 3600, count: 100}\n"
+		   "  action: REJECT\n"
+		   "  code: 450\n"
+		   "  message: 4.7.1 too much mail from you\n",
 };

@@ -55,6 +55,10 @@ static const MatcherKind network_kind = {
 	.keys = network_keys,
 	.check = network_check,
 	.eval = network_eval,
+	.example = "- filter: policy_action\n"
+		   "  tag: friends\n"
+		   "  match: {matcher: network_address, cidr: 192.0.2.0/24}\n"
+		   "  action: LOG\n",
 };
 
 /* ---- smtp_tls, smtp_auth ---- */
@@ -129,6 +133,12 @@ static const MatcherKind tls_kind = {
 	.name = "smtp_tls",
 	.doc = "The client's connection is encrypted.",
 	.eval = tls_eval,
+	.example = "- filter: policy_action\n"
+		   "  tag: tls\n"
+		   "  match: {not: {matcher: smtp_tls}}\n"
+		   "  action: REJECT\n"
+		   "  code: 530\n"
+		   "  message: 5.7.0 use STARTTLS first\n",
 };
 
 static const MatcherKind auth_kind = {
@@ -137,6 +147,10 @@ static const MatcherKind auth_kind = {
 	.args_size = sizeof(AuthArgs),
 	.keys = auth_keys,
 	.eval = auth_eval,
+	.example = "- filter: policy_action\n"
+		   "  tag: login\n"
+		   "  match: {matcher: smtp_auth, users: [alice, bob]}\n"
+		   "  action: LOG\n",
 };
 
 /* ---- address_list ---- */
@@ -201,6 +215,12 @@ static const MatcherKind address_kind = {
 	.keys = address_keys,
 	.check = address_check,
 	.eval = address_eval,
+	.example =
+		"- filter: policy_action\n"
+		"  tag: lists\n"
+		"  mode: PER_RCPT\n"
+		"  match: {matcher: address_list, which_addr: rcpt_to, domains: [lists.example.com], prefixes: [owner], delimiter: '-'}\n"
+		"  action: REJECT\n",
 };
 
 /* ---- num_rcpts ---- */
@@ -237,6 +257,13 @@ static const MatcherKind num_kind = {
 	.keys = num_keys,
 	.eval = num_eval,
 	.needs_rcpt = true,
+	.example = "- filter: policy_action\n"
+		   "  tag: count\n"
+		   "  mode: PER_RCPT\n"
+		   "  match: {matcher: num_rcpts, max_rcpts: 100}\n"
+		   "  action: REJECT\n"
+		   "  code: 452\n"
+		   "  message: 4.5.3 too many recipients\n",
 };
 
 /* ---- invalid addresses ---- */
@@ -272,6 +299,12 @@ static const MatcherKind mail_from_kind = {
 	.name = "invalid_mail_from",
 	.doc = "The sender's address cannot be read; the null sender is valid.",
 	.eval = mail_from_eval,
+	.example = "- filter: policy_action\n"
+		   "  tag: envelope\n"
+		   "  match: {matcher: invalid_mail_from}\n"
+		   "  action: REJECT\n"
+		   "  code: 501\n"
+		   "  message: 5.1.7 bad sender address syntax\n",
 };
 
 static const MatcherKind rcpt_to_kind = {
@@ -279,6 +312,13 @@ static const MatcherKind rcpt_to_kind = {
 	.doc = "The recipient's address cannot be read.",
 	.eval = rcpt_to_eval,
 	.needs_rcpt = true,
+	.example = "- filter: policy_action\n"
+		   "  tag: envelope\n"
+		   "  mode: PER_RCPT\n"
+		   "  match: {matcher: invalid_rcpt_to}\n"
+		   "  action: REJECT\n"
+		   "  code: 501\n"
+		   "  message: 5.1.3 bad recipient address syntax\n",
 };
 
 const MatcherKind *const matchers_tx[] = {

@@ -85,6 +85,10 @@ const MatcherKind matcher_mail_from_domain_kind = {
 	.keys = domain_keys,
 	.check = domain_check,
 	.eval = mail_from_eval,
+	.example = "- filter: policy_action\n"
+		   "  tag: partner\n"
+		   "  match: {matcher: mail_from_domain, domains: [example.net], subdomains: yes}\n"
+		   "  action: LOG\n",
 };
 
 const MatcherKind matcher_rcpt_domain_kind = {
@@ -95,6 +99,11 @@ const MatcherKind matcher_rcpt_domain_kind = {
 	.check = domain_check,
 	.eval = rcpt_eval,
 	.needs_rcpt = true,
+	.example = "- filter: policy_action\n"
+		   "  tag: closed\n"
+		   "  mode: PER_RCPT\n"
+		   "  match: {matcher: rcpt_domain, domains: [closed.example.com]}\n"
+		   "  action: REJECT\n",
 };
 
 /* ---- authenticated_user ---- */
@@ -161,6 +170,11 @@ const MatcherKind matcher_authenticated_user_kind = {
 	.keys = user_keys,
 	.check = user_check,
 	.eval = user_eval,
+	.example = "- filter: policy_action\n"
+		   "  tag: sender\n"
+		   "  match: {matcher: authenticated_user, is_sender: false}\n"
+		   "  action: REJECT\n"
+		   "  message: 5.7.1 this is not your address\n",
 };
 
 /* ---- size ---- */
@@ -232,4 +246,10 @@ const MatcherKind matcher_size_kind = {
 	.keys = size_keys,
 	.check = size_check,
 	.eval = size_eval,
+	.example = "- filter: policy_action\n"
+		   "  tag: size\n"
+		   "  match: {matcher: size, over: 10M}\n"
+		   "  action: REJECT\n"
+		   "  code: 552\n"
+		   "  message: 5.3.4 too big\n",
 };

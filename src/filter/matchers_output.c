@@ -58,6 +58,12 @@ static const MatcherKind remote_kind = {
 	.keys = remote_keys,
 	.check = remote_check,
 	.eval_output = remote_eval,
+	.example = "- filter: remote_host\n"
+		   "- filter: policy_action\n"
+		   "  tag: client\n"
+		   "  match: {matcher: koukan.remote_host_filter.RemoteHostFilter, fcrdns: no}\n"
+		   "  action: REJECT\n"
+		   "  message: 5.7.25 the client's address has no name that leads back to it\n",
 };
 
 /* ---- dns_resolution ---- */
@@ -138,6 +144,13 @@ static const MatcherKind dns_kind = {
 	.keys = dns_keys,
 	.check = dns_check,
 	.eval_output = dns_eval,
+	.example = "- filter: dns_resolution\n"
+		   "  suffix: ''\n"
+		   "- filter: policy_action\n"
+		   "  tag: sender_domain\n"
+		   "  match: {matcher: koukan.mx_resolution.DnsResolutionFilter, mail_result: NX}\n"
+		   "  action: REJECT\n"
+		   "  message: 5.1.8 the sender's domain takes no mail\n",
 };
 
 /* ---- message_validation ---- */
@@ -194,6 +207,15 @@ static const MatcherKind validity_kind = {
 	.keys = validity_keys,
 	.check = validity_check,
 	.eval_output = validity_eval,
+	.example =
+		"- filter: message_validation\n"
+		"- filter: policy_action\n"
+		"  tag: form\n"
+		"  match:\n"
+		"    any:\n"
+		"    - {matcher: koukan.message_validation_filter.MessageValidationFilter, validity_threshold: BASIC}\n"
+		"    - {matcher: koukan.message_validation_filter.MessageValidationFilter, max_received_headers: 50}\n"
+		"  action: REJECT\n",
 };
 
 /* ---- spf_check ---- */
@@ -272,6 +294,20 @@ static const MatcherKind spf_kind = {
 	.keys = spf_keys,
 	.check = spf_check,
 	.eval_output = spf_eval,
+	.example =
+		"- filter: spf_check\n"
+		"  extra_domains: [_spf.forwarder.example.com]\n"
+		"- filter: policy_action\n"
+		"  tag: spf\n"
+		"  match:\n"
+		"    all:\n"
+		"    - {matcher: koukan.spf_check_filter.SpfCheckFilter, mail_from_result: fail}\n"
+		"    - not:\n"
+		"        matcher: koukan.spf_check_filter.SpfCheckFilter\n"
+		"        extra_domain: _spf.forwarder.example.com\n"
+		"        extra_domain_result: pass\n"
+		"  action: REJECT\n"
+		"  message: 5.7.23 the sender's domain does not let this client send\n",
 };
 
 /* ---- dkim_check ---- */
@@ -350,6 +386,12 @@ static const MatcherKind dkim_kind = {
 	.keys = dkim_keys,
 	.check = dkim_check,
 	.eval_output = dkim_eval,
+	.example =
+		"- filter: dkim_check\n"
+		"- filter: policy_action\n"
+		"  tag: dkim\n"
+		"  match: {not: {matcher: koukan.dkim_check_filter.DkimCheckFilter, status: dkim_pass, alignment: same_sld}}\n"
+		"  action: LOG\n",
 };
 
 /* ---- policy_action ---- */
@@ -397,6 +439,17 @@ static const MatcherKind policy_kind = {
 	.args_size = sizeof(PolicyArgs),
 	.keys = policy_keys,
 	.eval_output = policy_eval,
+	.example =
+		"- filter: policy_action\n"
+		"  tag: friend\n"
+		"  match: {matcher: network_address, cidr: 192.0.2.0/24}\n"
+		"- filter: policy_action\n"
+		"  tag: refuse\n"
+		"  match:\n"
+		"    all:\n"
+		"    - {matcher: address_list, domains: [example.com]}\n"
+		"    - not: {matcher: koukan.policy_action_filter.PolicyActionFilter, tag: friend}\n"
+		"  action: LOG\n",
 };
 
 const MatcherKind *const matchers_output[] = {

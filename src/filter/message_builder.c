@@ -136,4 +136,5 @@ const FilterKind filter_message_builder_kind = {
 	.state_size = sizeof(State),
 	.update = builder_update,
 	.close = builder_close,
+	.example = "- filter: message_builder\n",
 };

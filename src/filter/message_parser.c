@@ -102,4 +102,10 @@ const FilterKind filter_message_parser_kind = {
 	.state_size = sizeof(State),
 	.update = parser_update,
 	.close = parser_close,
+	.example = "- filter: router\n"
+		   "  destination:\n"
+		   "    endpoint: gateway\n"
+		   "    host_list: [{host: 192.0.2.25, port: 25}]\n"
+		   "    options: {receive_parsing: {max_inline: 65536}}\n"
+		   "- filter: message_parser\n",
 };

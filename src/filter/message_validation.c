@@ -97,4 +97,5 @@ const FilterKind filter_message_validation_kind = {
 	.state_size = sizeof(State),
 	.update = validation_update,
 	.close = validation_close,
+	.example = "- filter: message_validation\n",
 };

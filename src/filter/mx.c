@@ -386,6 +386,23 @@ mx_targets(const Mx *mx, const MxGuard *guard, GPtrArray *out)
 	return out->len > before ? MX_OK : MX_NX;
 }
 
+static bool
+is_null(const Mx *mx)
+{
+	return mx->found == DNS_OK && mx->status == MX_NX;
+}
+
+TxRouteFault
+mx_fault(const Mx *mx, const MxGuard *guard)
+{
+	if (is_null(mx))
+		return TX_ROUTE_NULL_MX;
+	if (mx->status != MX_OK || mx->hosts->len == 0)
+		return TX_ROUTE_NO_FAULT;
+	const Host *best = g_ptr_array_index(mx->hosts, 0);
+	return best->preference >= own_preference(mx, guard) ? TX_ROUTE_LOOP : TX_ROUTE_NO_FAULT;
+}
+
 /* ---- for people ---- */
 
 static void
@@ -411,9 +428,9 @@ mx_describe(const Mx *mx, const MxGuard *guard, GString *out)
 	};
 	_Static_assert(G_N_ELEMENTS(found) == DNS_STATUSES, "a text for each status");
 	unsigned own = own_preference(mx, guard);
-	bool null_mx = mx->found == DNS_OK && mx->status == MX_NX;
 	g_string_append_printf(out, "%s: %s\n", mx->name,
-			       null_mx ? "takes no mail (null MX, RFC 7505)" : found[mx->found]);
+			       is_null(mx) ? "takes no mail (null MX, RFC 7505)"
+					   : found[mx->found]);
 	for (guint i = 0; i < mx->hosts->len; i++) {
 		const Host *host = g_ptr_array_index(mx->hosts, i);
 		g_string_append_printf(out, "  %u %s:", host->preference, host->name);

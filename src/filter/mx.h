@@ -4,6 +4,7 @@
  * AAAA.  Own worker only.  The callback comes once, never inside mx_start, and not at all for a
  * lookup that is done there already. */
 #include "loop/dns.h"
+#include "tx/tx.h"
 
 typedef struct Mx Mx;
 
@@ -48,5 +49,7 @@ GPtrArray *mx_targets_new(void); /* MxTarget* */
  * left out (RFC 5321 5.1), so are addresses that the guard refuses.  MX_NX when nothing is left of
  * what there was. */
 MxStatus mx_targets(const Mx *mx, const MxGuard *guard, GPtrArray *out);
+/* What is behind an MX_NX of mx_targets, where it is more than that there is no such host. */
+TxRouteFault mx_fault(const Mx *mx, const MxGuard *guard);
 /* All that was found and what became of it, line by line, for people. */
 void mx_describe(const Mx *mx, const MxGuard *guard, GString *out);

@@ -118,14 +118,12 @@ evaluate(Filter *filter, size_t rcpt)
 	if (conf->match == NULL)
 		return MATCH_YES;
 	bool per_rcpt = conf->mode == MODE_PER_RCPT; /* each of them is looked at once */
-	if (!per_rcpt && policy->memo == NULL)
-		policy->memo = g_hash_table_new(NULL, NULL);
 	MatchCtx ctx = {
 		.filter = filter,
 		.per_rcpt = per_rcpt,
 		.rcpt = rcpt,
 		.body_final = policy->body_final,
-		.memo = policy->memo,
+		.memo = per_rcpt ? NULL : &policy->memo,
 	};
 	MatchResult result = match_eval(conf->match, &ctx);
 	if (result == MATCH_FAULT)
@@ -329,4 +327,23 @@ const FilterKind filter_policy_action_kind = {
 	.update = policy_update,
 	.close = policy_close,
 	.modules_offset = offsetof(PolicyConf, modules),
+	.example = "- filter: policy_action\n"
+		   "  tag: envelope\n"
+		   "  name: too_many\n"
+		   "  mode: PER_RCPT\n"
+		   "  match: {matcher: num_rcpts, max_rcpts: 100}\n"
+		   "  action: REJECT\n"
+		   "  code: 452\n"
+		   "  message: 4.5.3 too many recipients\n"
+		   "- filter: policy_action\n"
+		   "  tag: trial\n"
+		   "  match:\n"
+		   "    all:\n"
+		   "    - not: {matcher: smtp_tls}\n"
+		   "    - any:\n"
+		   "      - {matcher: network_address, cidr: 192.0.2.0/24}\n"
+		   "      - {matcher: network_address, cidr: '2001:db8::/32'}\n"
+		   "  action:\n"
+		   "  - [9, LOG]\n"
+		   "  - [1, REJECT]\n",
 };

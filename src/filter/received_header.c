@@ -240,4 +240,6 @@ const FilterKind filter_received_header_kind = {
 	.conf_size = sizeof(ReceivedConf),
 	.keys = KEYS,
 	.update = received_update,
+	.example = "- filter: received_header\n"
+		   "  received_hostname: router.example.com\n",
 };

@@ -15,8 +15,8 @@ typedef struct RemoteHost {
 	bool begun;
 	unsigned open; /* queries under way */
 	DnsQuery *ptr, *a, *aaaa;
-	char *name;         /* with its trailing dot; NULL: unknown */
-	unsigned fwd_temps; /* forward lookups that failed for now */
+	char *name;    /* with its trailing dot; NULL: unknown */
+	bool fwd_temp; /* the lookup that could have led back failed for now */
 	bool ptr_temp;
 	bool found; /* the name leads back */
 } RemoteHost;
@@ -37,11 +37,21 @@ same_address(const char *a, const char *b)
 	return net_cidr_parse(a, &cidr) && net_cidr_contains(&cidr, b);
 }
 
+static int
+client_family(const Filter *filter)
+{
+	NetAddr addr;
+	bool literal = net_addr_parse(filter->down->remote_host->host, 0, &addr);
+	return literal ? addr.storage.ss_family : AF_UNSPEC;
+}
+
+/* Only addresses of the client's own family can be its: without the answer about them nobody knows,
+ * whatever the other one says. */
 static void
-take_addresses(Filter *filter, const DnsAnswer *answer)
+take_addresses(Filter *filter, const DnsAnswer *answer, int family)
 {
 	RemoteHost *remote = filter->state;
-	remote->fwd_temps += answer->status == DNS_TEMP;
+	remote->fwd_temp |= answer->status == DNS_TEMP && family == client_family(filter);
 	for (guint i = 0; i < answer->records->len; i++) {
 		const DnsRecord *record = g_ptr_array_index(answer->records, i);
 		remote->found |= same_address(record->text, filter->down->remote_host->host);
@@ -54,7 +64,7 @@ on_a(void *arg, const DnsAnswer *answer)
 {
 	Filter *filter = arg;
 	((RemoteHost *)filter->state)->a = NULL;
-	take_addresses(filter, answer);
+	take_addresses(filter, answer, AF_INET);
 }
 
 static void
@@ -62,7 +72,7 @@ on_aaaa(void *arg, const DnsAnswer *answer)
 {
 	Filter *filter = arg;
 	((RemoteHost *)filter->state)->aaaa = NULL;
-	take_addresses(filter, answer);
+	take_addresses(filter, answer, AF_INET6);
 }
 
 static void
@@ -122,7 +132,7 @@ finish(Filter *filter)
 	const char *failed = NULL;
 	if (remote->ptr_temp)
 		failed = PTR_FAILED;
-	else if (remote->fwd_temps == 2)
+	else if (remote->fwd_temp && !remote->found)
 		failed = FWD_FAILED;
 	int status = remote->name != NULL ? STATUS_OK : STATUS_NOT_FOUND;
 	json_t *output = json_object();
@@ -169,4 +179,5 @@ const FilterKind filter_remote_host_kind = {
 	.state_size = sizeof(RemoteHost),
 	.update = remote_host_update,
 	.close = remote_host_close,
+	.example = "- filter: remote_host\n",
 };

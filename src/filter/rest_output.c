@@ -11,12 +11,22 @@
 #define SHORT_CIRCUIT_PORT 8000 /* of the address a sender presents (spec 5.3) */
 
 #define DNS_OUTPUT   "koukan.mx_resolution.DnsResolutionFilter"
-#define HOSTS_NX     "5.1.2 no mail host for the recipient's domain"
 #define HOSTS_TEMP   "4.4.3 the recipient's domain cannot be looked up now"
 #define NO_ENDPOINT  "RestEndpoint no endpoint!"
 #define MAIL_TIMEOUT "RestEndpoint._start_upstream_tx GET mail_response timeout"
 #define RCPT_TIMEOUT "RestEndpoint._maybe_update upstream timeout"
 #define DATA_TIMEOUT "RestEndpoint upstream timeout"
+
+/* By what is wrong with the hosts of the recipient's domain, for good. */
+static const struct {
+	int code;
+	const char *text;
+} route_faults[] = {
+	[TX_ROUTE_NO_FAULT] = {550, "5.1.2 no mail host for the recipient's domain"},
+	[TX_ROUTE_NULL_MX] = {556, "5.1.10 the recipient's domain takes no mail (null MX)"},
+	[TX_ROUTE_LOOP] = {550, "5.4.6 mail for the recipient's domain would come back to us"},
+};
+_Static_assert(G_N_ELEMENTS(route_faults) == TX_ROUTE_FAULTS, "an answer for each fault");
 
 typedef struct RestOutputKeys {
 	char *static_endpoint;
@@ -306,11 +316,12 @@ static void
 start(Filter *filter)
 {
 	const char *url = endpoint_url(filter);
+	const TxRoute *route = filter->down->route;
 	json_int_t resolution = failed_resolution(filter);
 	if (url == NULL)
 		fail(filter, 550, NO_ENDPOINT);
 	else if (resolution == MX_NX)
-		fail(filter, 550, HOSTS_NX);
+		fail(filter, route_faults[route->fault].code, route_faults[route->fault].text);
 	else if (resolution != MX_OK)
 		fail(filter, 450, HOSTS_TEMP);
 	else
@@ -455,4 +466,9 @@ const FilterKind filter_rest_output_kind = {
 	.open = rest_output_open,
 	.update = rest_output_update,
 	.close = rest_output_close,
+	.example = "- filter: router\n"
+		   "  destination: {endpoint: gateway, host_list: [{host: 192.0.2.25, port: 25}]}\n"
+		   "- filter: rest_output\n"
+		   "  rcpt_timeout: 30\n"
+		   "  data_timeout: 300\n",
 };

@@ -6,6 +6,7 @@
 #include "base/text.h"
 #include "filter/addr_list.h"
 #include "filter/kinds.h"
+#include "filter/plugin.h"
 
 #define NULL_POLICY_REJECT "5.1.1 mailbox does not exist (RecipientRouterFilter null policy)"
 #define ADDR_LIST_REJECT   "5.1.1 mailbox does not exist (AddressListPolicy)"
@@ -17,11 +18,13 @@ typedef enum PolicyKind {
 	POLICY_NONE, /* decides about everybody */
 	POLICY_ADDRESS_LIST,
 	POLICY_DEST_DOMAIN,
-	POLICY_HELLO, /* never decides */
+	POLICY_HELLO,  /* never decides */
+	POLICY_PLUGIN, /* a shared object decides */
 	POLICY_KINDS
 } PolicyKind;
 
-static const char *const policy_names[] = {"", "address_list", "dest_domain", "hello"};
+static const char *const policy_names[] = {"", "address_list", "dest_domain", "hello", ""};
+#define POLICY_NAMED POLICY_PLUGIN /* from address_list on, below this: named here */
 _Static_assert(G_N_ELEMENTS(policy_names) == POLICY_KINDS, "a name for each policy");
 
 typedef struct PolicyConf {
@@ -41,6 +44,7 @@ typedef struct RouterConf {
 	PolicyConf policy;
 	bool has_destination; /* false: reject */
 	TxRoute *route;       /* a pattern; NULL: some destination, unspecified */
+	PluginPolicy *plugin; /* of POLICY_PLUGIN; NULL: the configuration has an error */
 } RouterConf;
 
 typedef struct Router {
@@ -53,6 +57,7 @@ typedef struct Decision {
 	bool decided;
 	TxRoute *route;     /* moved; NULL: unspecified */
 	const char *reject; /* 550 with this text */
+	Response *answer;   /* moved; a rejection in other words */
 } Decision;
 
 static void
@@ -78,10 +83,26 @@ decide_dest_domain(const RouterConf *conf, const char *addr, Decision *decision)
 }
 
 static Decision
-decide(const RouterConf *conf, const char *addr)
+decide_by_plugin(const Filter *filter, size_t index)
 {
+	const RouterConf *conf = filter->conf;
+	const PluginDecision made = plugin_policy_decide(conf->plugin, filter, index, conf->route);
+	if (conf->dry_run)
+		tx_route_free(made.route);
+	return (Decision){.decided = made.decided,
+			  .answer = made.answer,
+			  .route = conf->dry_run ? NULL : made.route};
+}
+
+static Decision
+decide(const Filter *filter, size_t index)
+{
+	const RouterConf *conf = filter->conf;
+	const char *addr = tx_rcpt(filter->down, index)->to->addr;
 	Decision decision = {0};
 	switch (conf->kind) {
+	case POLICY_PLUGIN:
+		return decide_by_plugin(filter, index);
 	case POLICY_NONE:
 		decision.decided = true;
 		decision.reject = conf->has_destination ? NULL : NULL_POLICY_REJECT;
@@ -139,14 +160,15 @@ apply(Filter *filter, size_t index, TxRoute *route)
 static void
 route_rcpt(Filter *filter, size_t index)
 {
-	const RouterConf *conf = filter->conf;
 	Tx *down = filter->down;
-	Decision decision = decide(conf, tx_rcpt(down, index)->to->addr);
+	Decision decision = decide(filter, index);
 	if (!decision.decided)
 		return;
 	filter_set_rcpt_routed(filter, index);
 	if (decision.reject != NULL)
 		tx_answer_rcpt(down, index, response_new(550, decision.reject));
+	else if (decision.answer != NULL)
+		tx_answer_rcpt(down, index, decision.answer);
 	else if (decision.route != NULL)
 		apply(filter, index, g_steal_pointer(&decision.route));
 	tx_route_free(decision.route);
@@ -237,6 +259,19 @@ static const ConfKey destination_keys[] = {
 	{0},
 };
 
+TxRoute *
+filter_endpoint_route(const RestEndpointConf *endpoint)
+{
+	TxRoute *route = tx_route_new();
+	route->url = g_strdup(endpoint->endpoint);
+	route->sender = g_strdup(endpoint->sender);
+	route->tag = g_strdup(endpoint->tag);
+	route->send_filter_output = endpoint->send_filter_output;
+	route->receive_parsing = endpoint->receive_parsing;
+	route->max_inline = endpoint->max_inline;
+	return route;
+}
+
 /* Merged over what the rest_endpoint says; the route is a copy, so others do not see it. */
 static void
 read_options(const YamlNode *node, TxRoute *route, ConfReport *report)
@@ -298,16 +333,9 @@ read_destination(RouterConf *conf, const YamlNode *node, const ConfModel *model,
 				     yaml.endpoint);
 	}
 	if (yaml.endpoint == NULL || (endpoint != NULL && endpoint->sender != NULL)) {
-		TxRoute *route = conf->route = tx_route_new();
+		TxRoute *route = conf->route = endpoint != NULL ? filter_endpoint_route(endpoint)
+								: tx_route_new();
 		conf->has_destination = true;
-		if (endpoint != NULL) {
-			route->url = g_strdup(endpoint->endpoint);
-			route->sender = g_strdup(endpoint->sender);
-			route->tag = g_strdup(endpoint->tag);
-			route->send_filter_output = endpoint->send_filter_output;
-			route->receive_parsing = endpoint->receive_parsing;
-			route->max_inline = endpoint->max_inline;
-		}
 		for (guint i = 0; yaml.hosts != NULL && i < yaml.hosts->len; i++)
 			g_ptr_array_add(route->hosts,
 					host_port_copy(g_ptr_array_index(yaml.hosts, i)));
@@ -356,21 +384,65 @@ static const ConfKey hello_keys[] = {
 };
 
 static const ConfKey *const policy_tables[] = {NULL, address_list_keys, dest_domain_keys,
-					       hello_keys};
+					       hello_keys, NULL};
 _Static_assert(G_N_ELEMENTS(policy_tables) == POLICY_KINDS, "a table for each policy");
+
+const RouterPolicyDoc router_policy_docs[] = {
+	{"address_list", "Decides about recipients in the list of domains and local parts.",
+	 "- filter: router\n"
+	 "  policy:\n"
+	 "    name: address_list\n"
+	 "    domains: [example.com]\n"
+	 "    prefixes: [sales, support]\n"
+	 "    delimiter: '+'\n"
+	 "    destination:\n"
+	 "      endpoint: gateway\n"
+	 "      host_list: [{host: 192.0.2.25, port: 25}]\n"
+	 "- filter: router\n",
+	 address_list_keys},
+	{"dest_domain", "Sends to the recipient's own domain, for dns_resolution to look up.",
+	 "- filter: router\n"
+	 "  policy:\n"
+	 "    name: dest_domain\n"
+	 "    dest_port: 25\n"
+	 "    destination: {endpoint: gateway}\n",
+	 dest_domain_keys},
+	{"hello", "Decides about nobody.",
+	 "- filter: router\n"
+	 "  policy: {name: hello}\n",
+	 hello_keys},
+	{0},
+};
 
 static PolicyKind
 find_policy(const FilterModules *modules, const char *name)
 {
-	for (PolicyKind kind = POLICY_ADDRESS_LIST; kind < POLICY_KINDS; kind++) {
+	for (PolicyKind kind = POLICY_ADDRESS_LIST; kind < POLICY_NAMED; kind++) {
 		if (strcmp(policy_names[kind], name) == 0)
 			return kind;
 	}
-	/* All modules that are known at all stand for the one that never matches. */
+	if (filter_plugin_find(modules, PLUGIN_POLICY, name) != NULL)
+		return POLICY_PLUGIN;
+	/* All other modules that are known at all stand for the one that never matches. */
 	if (modules != NULL && modules->policies != NULL &&
 	    g_hash_table_lookup(modules->policies, name) != NULL)
 		return POLICY_HELLO;
 	return POLICY_NONE;
+}
+
+bool
+filter_policy_taken(const char *name)
+{
+	return find_policy(NULL, name) != POLICY_NONE;
+}
+
+/* Its keys are its own, but for the destination that it may fall back on. */
+static void
+read_plugin_policy(RouterConf *conf, const char *name, const ConfModel *model, ConfReport *report)
+{
+	const FilterPlugin *found = filter_plugin_find(conf->modules, PLUGIN_POLICY, name);
+	conf->plugin = plugin_policy_new(found->plugin, conf->policy_node, report);
+	read_destination(conf, yaml_get(conf->policy_node, "destination"), model, report);
 }
 
 static void
@@ -384,10 +456,14 @@ read_policy(RouterConf *conf, const ConfModel *model, ConfReport *report)
 	}
 	conf->kind = find_policy(conf->modules, name);
 	if (conf->kind == POLICY_NONE) {
-		const char *nearest = text_nearest(name, policy_names + 1, POLICY_KINDS - 1);
+		const char *nearest = text_nearest(name, policy_names + 1, POLICY_NAMED - 1);
 		conf_error(report, name_node, "unknown policy '%s'%s%s%s", name,
 			   nearest != NULL ? ", did you mean '" : "",
 			   nearest != NULL ? nearest : "", nearest != NULL ? "'?" : "");
+		return;
+	}
+	if (conf->kind == POLICY_PLUGIN) {
+		read_plugin_policy(conf, name, model, report);
 		return;
 	}
 	conf->policy_keys = policy_tables[conf->kind];
@@ -419,6 +495,7 @@ router_conf_free(void *data)
 	RouterConf *conf = data;
 	if (conf->policy_keys != NULL)
 		conf_clear(&conf->policy, conf->policy_keys);
+	plugin_policy_free(conf->plugin);
 	tx_route_free(conf->route);
 }
 
@@ -453,7 +530,8 @@ static const FilterKind *
 router_variant(const void *data)
 {
 	const RouterConf *conf = data;
-	return conf->dry_run || conf->route == NULL ? &router_plain_kind : &filter_router_kind;
+	bool routes = conf->route != NULL || conf->kind == POLICY_PLUGIN;
+	return conf->dry_run || !routes ? &router_plain_kind : &filter_router_kind;
 }
 
 const FilterKind filter_router_kind = {
@@ -468,4 +546,11 @@ const FilterKind filter_router_kind = {
 	.update = router_update,
 	.variant = router_variant,
 	.modules_offset = offsetof(RouterConf, modules),
+	.example =
+		"- filter: router\n"
+		"  policy:\n"
+		"    name: address_list\n"
+		"    domains: [example.com]\n"
+		"    destination: {endpoint: gateway, host_list: [{host: 192.0.2.25, port: 25}]}\n"
+		"- filter: router\n",
 };

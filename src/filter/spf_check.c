@@ -102,4 +102,6 @@ const FilterKind filter_spf_check_kind = {
 	.state_size = sizeof(SpfState),
 	.update = spf_check_update,
 	.close = spf_check_close,
+	.example = "- filter: spf_check\n"
+		   "  extra_domains: [_spf.forwarder.example.com]\n",
 };

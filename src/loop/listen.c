@@ -12,14 +12,17 @@
 #include "base/error.h"
 #include "loop/listen_int.h"
 
-#define ACCEPTS_A_TURN 16
-#define PAUSE          (100 * USEC_PER_MS) /* after running out of descriptors */
+#define ACCEPTS_A_TURN 16 /* from a worker's own socket */
+#define ACCEPTS_SHARED                                                                             \
+	1 /* from one of all workers: each wakes up, and leaves something to the others */
+#define PAUSE (100 * USEC_PER_MS) /* after running out of descriptors */
 
 /* One socket on one worker.  Freed on that worker, after the message that started it. */
 typedef struct Accepter {
 	Listener *listener; /* valid while not closed */
 	Worker *worker;
 	int fd;
+	int turn;  /* connections that it takes at a time */
 	int spare; /* a descriptor to give up when there are no more; -1 = gone */
 	bool closed;
 	struct event *event;
@@ -117,7 +120,7 @@ on_accept(evutil_socket_t fd, short what, void *arg)
 	(void)fd;
 	(void)what;
 	Accepter *accepter = arg;
-	for (int i = 0; i < ACCEPTS_A_TURN && accept_one(accepter); i++)
+	for (int i = 0; i < accepter->turn && accept_one(accepter); i++)
 		;
 }
 
@@ -162,23 +165,21 @@ accepter_end(void *arg)
 }
 
 static void
-add_accepters(Listener *listener, Worker *worker, const GArray *fds)
+add_accepter(Listener *listener, Worker *worker, int fd, int turn)
 {
-	for (guint i = 0; i < fds->len; i++) {
-		Accepter *accepter = g_new0(Accepter, 1);
-		accepter->listener = listener;
-		accepter->worker = worker;
-		accepter->fd = g_array_index(fds, int, i);
-		accepter->spare = -1;
-		timer_init(&accepter->pause, worker, on_pause_end, accepter);
-		g_ptr_array_add(listener->accepters, accepter);
-		listener->open++;
-	}
+	Accepter *accepter = g_new0(Accepter, 1);
+	accepter->listener = listener;
+	accepter->worker = worker;
+	accepter->fd = fd;
+	accepter->turn = turn;
+	accepter->spare = -1;
+	timer_init(&accepter->pause, worker, on_pause_end, accepter);
+	g_ptr_array_add(listener->accepters, accepter);
+	listener->open++;
 }
 
-Listener *
-listener_open(Workers *workers, const char *host, uint16_t port, ListenerAcceptFn *fn, void *arg,
-	      GError **ret_error)
+static Listener *
+listener_new(Workers *workers, uint16_t port, ListenerAcceptFn *fn, void *arg)
 {
 	Listener *listener = g_new0(Listener, 1);
 	listener->workers = workers;
@@ -188,18 +189,57 @@ listener_open(Workers *workers, const char *host, uint16_t port, ListenerAcceptF
 	listener->accepters = g_ptr_array_new();
 	k_assert(pthread_mutex_init(&listener->lock, NULL) == 0);
 	k_assert(pthread_cond_init(&listener->changed, NULL) == 0);
+	return listener;
+}
+
+static void
+start_accepters(const Listener *listener)
+{
+	for (guint i = 0; i < listener->accepters->len; i++) {
+		Accepter *accepter = listener->accepters->pdata[i];
+		worker_post(accepter->worker, accepter_start, accepter);
+	}
+}
+
+Listener *
+listener_open(Workers *workers, const char *host, uint16_t port, ListenerAcceptFn *fn, void *arg,
+	      GError **ret_error)
+{
+	Listener *listener = listener_new(workers, port, fn, arg);
 	for (unsigned i = 0; i < workers_count(workers); i++) {
 		g_autoptr(GArray) fds = NULL;
 		if (!listen_bind(host, &listener->port, i == 0, &fds, ret_error)) {
 			listener_free(listener);
 			return NULL;
 		}
-		add_accepters(listener, workers_get(workers, i), fds);
+		for (guint j = 0; j < fds->len; j++)
+			add_accepter(listener, workers_get(workers, i), g_array_index(fds, int, j),
+				     ACCEPTS_A_TURN);
 	}
-	for (guint i = 0; i < listener->accepters->len; i++) {
-		Accepter *accepter = listener->accepters->pdata[i];
-		worker_post(accepter->worker, accepter_start, accepter);
+	start_accepters(listener);
+	return listener;
+}
+
+Listener *
+listener_open_fds(Workers *workers, const GArray *fds, ListenerAcceptFn *fn, void *arg)
+{
+	k_assert(fds->len > 0);
+	unsigned count = workers_count(workers);
+	Listener *listener = listener_new(workers, listen_port_of(g_array_index(fds, int, 0)), fn,
+					  arg);
+	for (guint i = 0; i < fds->len; i++) {
+		int fd = g_array_index(fds, int, i);
+		listen_no_delay(fd);
+		for (unsigned j = 1; j < count; j++) {
+			int own = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+			if (own < 0) /* the others serve it too */
+				break;
+			add_accepter(listener, workers_get(workers, j), own, ACCEPTS_SHARED);
+		}
+		add_accepter(listener, workers_get(workers, 0), fd,
+			     count > 1 ? ACCEPTS_SHARED : ACCEPTS_A_TURN);
 	}
+	start_accepters(listener);
 	return listener;
 }
 

@@ -19,6 +19,9 @@ typedef void ListenerAcceptFn(void *arg, Worker *worker, int fd, const NetAddr *
 /* Binds, and starts to accept on each worker.  Errors name address and port. */
 K_MUST_CHECK Listener *listener_open(Workers *workers, const char *host, uint16_t port,
 				     ListenerAcceptFn *fn, void *arg, GError **ret_error);
+/* The same on sockets that listen already (socket activation), at least one, which are taken over
+ * (int).  Every worker accepts from each of them; listener_port is that of the first. */
+Listener *listener_open_fds(Workers *workers, const GArray *fds, ListenerAcceptFn *fn, void *arg);
 /* What a client is told before it is put out when there are no descriptors left; NULL: nothing. The
  * text outlives the listener.  Any thread. */
 void listener_set_farewell(Listener *listener, const char *text);

@@ -36,6 +36,12 @@ set_option(int fd, int level, int option)
 	(void)setsockopt(fd, level, option, &on, sizeof(on));
 }
 
+void
+listen_no_delay(int fd)
+{
+	set_option(fd, IPPROTO_TCP, TCP_NODELAY); /* accepted sockets inherit it */
+}
+
 /* Returns the listening descriptor or -1 and errno.  `exclusive`: the first of this process. */
 static int
 bind_one(const NetAddr *addr, bool exclusive)
@@ -44,7 +50,7 @@ bind_one(const NetAddr *addr, bool exclusive)
 	if (fd < 0)
 		return -1;
 	set_option(fd, SOL_SOCKET, SO_REUSEADDR);
-	set_option(fd, IPPROTO_TCP, TCP_NODELAY); /* accepted sockets inherit it */
+	listen_no_delay(fd);
 	if (addr->storage.ss_family == AF_INET6)
 		set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY);
 	if (!exclusive)
@@ -63,8 +69,8 @@ failed:;
 	return -1;
 }
 
-static uint16_t
-bound_port(int fd)
+uint16_t
+listen_port_of(int fd)
 {
 	struct sockaddr_storage local;
 	socklen_t len = sizeof(local);
@@ -171,7 +177,7 @@ bind_addrs(GArray *addrs, bool literal, bool exclusive, uint16_t *port, GArray *
 		}
 		(void)g_array_append_val(fds, fd);
 		if (*port == 0)
-			*port = bound_port(fd);
+			*port = listen_port_of(fd);
 	}
 	return fds->len > 0 ? 0 : missing;
 }

@@ -9,3 +9,5 @@
  * own user who allow it. */
 K_MUST_CHECK bool listen_bind(const char *host, uint16_t *port, bool exclusive, GArray **ret_fds,
 			      GError **ret_error);
+uint16_t listen_port_of(int fd); /* of a bound TCP socket */
+void listen_no_delay(int fd);    /* for the sockets that are accepted from it */

@@ -81,7 +81,8 @@ static void note(Spf *spf, const char *format, ...) K_PRINTF(2, 3);
 static void
 note(Spf *spf, const char *format, ...)
 {
-	if (spf->path->len >= SPF_PATH_LINES)
+	/* The last line is kept for the result. */
+	if (spf->path->len + (spf->done ? 0 : 1) >= SPF_PATH_LINES)
 		return;
 	va_list args;
 	va_start(args, format);

@@ -2,7 +2,8 @@
 #pragma once
 /* From a message builder spec (behaviour spec 15) and its parts to a message: every part base64,
  * CRLF, header lines folded at about 78, nothing added that was not asked for except the MIME
- * fields.  No value can end a line: CR, LF and other controls are refused.
+ * fields, everything that was except Bcc.  No value can end a line: CR, LF and other controls are
+ * refused.
  *
  * Errors are K_ERROR_INPUT and name the place, e.g. "text_body[1].content: no such part";
  * K_ERROR_IO and K_ERROR_FULL are about our own disk.  One thread at a time (json_t, TxBody). */

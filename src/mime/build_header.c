@@ -217,6 +217,13 @@ is_ours(const char *name)
 	       text_equal_nocase(name, "content-transfer-encoding");
 }
 
+/* Checked like the others, but never written: it is for nobody else to see. */
+static bool
+is_hidden(const char *name)
+{
+	return text_equal_nocase(name, "bcc") || text_equal_nocase(name, "resent-bcc");
+}
+
 static bool
 put_field(const json_t *entry, size_t index, GString *out, unsigned *seen, GError **ret_error)
 {
@@ -235,6 +242,8 @@ put_field(const json_t *entry, size_t index, GString *out, unsigned *seen, GErro
 	if ((*seen & bit) != 0)
 		return bad(ret_error, index, "this field may stand only once");
 	*seen |= bit;
+	if (is_hidden(name))
+		g_string_truncate(out, before);
 	return true;
 }
 

@@ -6,8 +6,9 @@
 #include "base/clock.h"
 #include "base/text.h"
 
-#define DIAGNOSTIC_MAX 800 /* octets of a peer's text in one field */
-#define ID_MAX         900 /* octets of a Message-ID that is quoted */
+#define DIAGNOSTIC_MAX    800 /* octets of a peer's text in one field */
+#define ID_MAX            900 /* octets of a Message-ID that is quoted */
+#define ORIGINAL_LINE_MAX 990 /* octets of a line of the original's header that are returned */
 
 static const struct {
 	const char *name, *subject, *text;
@@ -276,7 +277,10 @@ append_original(const Dsn *dsn)
 		size_t size = (size_t)((stop != NULL ? stop : end) - line);
 		if (size > 0 && line[size - 1] == '\r')
 			size--;
-		for (size_t i = 0; i < MIN(size, 990); i++) {
+		size_t cut = MIN(size, (size_t)ORIGINAL_LINE_MAX);
+		while (keep && cut < size && ((unsigned char)line[cut] & 0xc0) == 0x80)
+			cut--; /* characters are not split */
+		for (size_t i = 0; i < cut; i++) {
 			bool bad = line[i] == '\r' || line[i] == '\0' ||
 				   ((unsigned char)line[i] >= 0x80 && !keep);
 			g_string_append_c(dsn->out, bad ? '?' : line[i]);

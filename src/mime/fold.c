@@ -7,6 +7,7 @@
 #include "mime/base64.h"
 
 #define ENCODED_RAW 45 /* bytes in one encoded word: 60 digits, 72 characters of at most 75 */
+#define SPACE_MAX   40 /* blanks in front of a word */
 #define QUOTED_MAX  60 /* longer names become encoded words, which can be folded */
 #define PARAM_MAX   60 /* of one section of a parameter, percent encoding included */
 
@@ -62,10 +63,11 @@ mime_fold_end(MimeFold *fold)
 	g_string_append(fold->out, fold->first ? " \r\n" : "\r\n");
 }
 
+/* `space`: in front of it, a blank or a tab. */
 static void
-put_encoded(MimeFold *fold, const char *text, size_t len)
+put_encoded(MimeFold *fold, char space, const char *text, size_t len)
 {
-	while (len > 0) {
+	for (; len > 0; space = ' ') {
 		size_t take = MIN(len, (size_t)ENCODED_RAW);
 		while (take < len && take > 1 && ((unsigned char)text[take] & 0xc0) == 0x80)
 			take--; /* characters are not split */
@@ -73,7 +75,7 @@ put_encoded(MimeFold *fold, const char *text, size_t len)
 		size_t at = strlen(word);
 		at += mime_base64_line(text, take, word + at);
 		memcpy(word + at, "?=", 2);
-		mime_fold_word(fold, word, at + 2);
+		put_chunk(fold, &space, 1, word, at + 2);
 		text += take;
 		len -= take;
 	}
@@ -106,25 +108,28 @@ word_span(const char *text)
 	return strcspn(text, " \t");
 }
 
-/* From the first to behind the last word that needs encoding, blanks between them included. */
+/* From the first to behind the last word that needs encoding, with all blanks between them and in
+ * front.  A decoded word does not keep more than one blank in front of it apart from the text, and
+ * a fold no more than fit into a line: others are encoded with what follows. */
 static bool
 encoded_range(const char *text, const char **ret_from, const char **ret_to)
 {
 	*ret_from = NULL;
-	for (const char *p = text + space_span(text); *p != '\0';) {
-		size_t len = word_span(p);
-		if (word_needs_encoding(p, len)) {
+	for (const char *p = text; *p != '\0';) {
+		size_t space = space_span(p);
+		size_t len = word_span(p + space);
+		if (word_needs_encoding(p + space, len) ||
+		    (p > text && len > 0 && space > SPACE_MAX)) {
 			if (*ret_from == NULL)
-				*ret_from = p;
-			*ret_to = p + len;
+				*ret_from = p > text ? p : p + space;
+			*ret_to = p + space + len;
 		}
-		p += len;
-		p += space_span(p);
+		p += space + len;
 	}
 	return *ret_from != NULL;
 }
 
-/* White space of at most a line, so that it may stand before any word. */
+/* Blanks at the ends are left out; the others are kept. */
 static void
 put_words(MimeFold *fold, const char *text, const char *end)
 {
@@ -137,7 +142,7 @@ put_words(MimeFold *fold, const char *text, const char *end)
 		if (space == 0 || fold->first)
 			put_chunk(fold, " ", 1, p + space, len);
 		else
-			put_chunk(fold, p, MIN(space, (size_t)40), p + space, len);
+			put_chunk(fold, p, MIN(space, (size_t)SPACE_MAX), p + space, len);
 		p += space + len;
 	}
 }
@@ -153,7 +158,10 @@ mime_fold_text(MimeFold *fold, const char *text)
 		return;
 	}
 	put_words(fold, text, from);
-	put_encoded(fold, from, (size_t)(to - from));
+	char space = ' ';
+	if (!fold->first)
+		space = *from++;
+	put_encoded(fold, space, from, (size_t)(to - from));
 	put_words(fold, to, end);
 }
 
@@ -183,7 +191,7 @@ mime_fold_phrase(MimeFold *fold, const char *text)
 		return;
 	}
 	if (encode || len > QUOTED_MAX) {
-		put_encoded(fold, text, len);
+		put_encoded(fold, ' ', text, len);
 		return;
 	}
 	g_autoptr(GString) quoted = g_string_new("\"");

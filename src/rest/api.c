@@ -7,6 +7,7 @@
 #include "base/json.h"
 #include "http/route.h"
 #include "rest/api_int.h"
+#include "rest/handover.h"
 
 static const HttpRoute ROUTES[] = {
 	{"POST", "/senders/*/transactions", REST_CREATE},
@@ -374,7 +375,8 @@ static void
 take_headers(RestCall *call)
 {
 	const HttpRequest *request = call->request;
-	call->if_match = g_strdup(http_header(request, "if-match"));
+	bool put = call->route >= REST_PUT_BODY;
+	call->if_match = g_strdup(http_header(request, put ? REST_VERSION_HEADER : "if-match"));
 	if (call->route == REST_READ) {
 		call->if_none_match = g_strdup(http_header(request, "if-none-match"));
 		call->request_timeout = g_strdup(http_header(request, "request-timeout"));

@@ -3,8 +3,11 @@
  * message-builder spec whose parts may be somebody else's. */
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/error.h"
+#include "base/ids.h"
 #include "base/json.h"
+#include "base/text.h"
 #include "rest/api_int.h"
 
 #define JSON_MIN     (1024 * 1024)
@@ -32,6 +35,7 @@ typedef struct Resolve {
 	GPtrArray *uris;   /* to look up; borrowed from the JSON */
 	guint next;
 	GHashTable *found;   /* uri -> Blob * */
+	char *domain;        /* of the envelope sender; for a Message-ID */
 	RestVerdict verdict; /* failed already; status 0: not */
 	char *text;          /* of the verdict */
 	TxBody *body;
@@ -52,6 +56,7 @@ finish(void *arg)
 	tx_request_clear(&r->request);
 	g_ptr_array_free(r->uris, TRUE);
 	g_hash_table_destroy(r->found);
+	g_free(r->domain);
 	g_free(r->text);
 	g_free(r);
 }
@@ -103,6 +108,62 @@ build_reused(Resolve *r)
 	r->body = tx_body_new_raw(blob);
 }
 
+/* ---- fields that every message has (RFC 5322 3.6) ---- */
+
+static bool
+has_field(const json_t *headers, const char *name)
+{
+	for (size_t i = 0; i < json_array_size(headers); i++) {
+		const json_t *entry = json_array_get(headers, i);
+		if (text_equal_nocase(json_string_value(json_array_get(entry, 0)), name))
+			return true;
+	}
+	return false;
+}
+
+static json_t *
+make_message_id(const char *domain)
+{
+	uint8_t random[16];
+	ids_random(random, sizeof(random));
+	g_autofree char *unique = text_base64url(random, sizeof(random));
+	g_autofree char *id = g_strdup_printf("%s@%s", unique, domain);
+	return json_pack("[s, [s]]", "message-id", id);
+}
+
+/* Date and Message-ID, when the description does not name them.  Here and not when the message is
+ * built: each attempt, on whatever replica, builds the same message. */
+static void
+add_missing_fields(json_t *builder, const char *domain)
+{
+	json_t *headers = json_object_get(builder, "headers");
+	if (json_object_size(builder) == 0 || (headers != NULL && !json_is_array(headers)))
+		return; /* nothing to be built; or it is refused as it is */
+	if (headers == NULL) {
+		headers = json_array();
+		json_object_set_new(builder, "headers", headers);
+	}
+	if (!has_field(headers, "date"))
+		json_array_append_new(headers, json_pack("[s, {s:I}]", "date", "unix_secs",
+							 (json_int_t)clock_wall_sec()));
+	if (!has_field(headers, "message-id"))
+		json_array_append_new(headers, make_message_id(domain));
+}
+
+/* What may stand on the right of a Message-ID without further ado. */
+static char *
+id_domain(const Tx *tx)
+{
+	static const char letters[] =
+		"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-.";
+	const char *addr = tx != NULL && tx->mail_from != NULL ? tx->mail_from->addr : "";
+	const char *at = strrchr(addr, '@');
+	size_t len = at != NULL ? strspn(at + 1, letters) : 0;
+	bool sound = len > 0 && at[1 + len] == '\0' && at[1] != '.' && at[len] != '.' &&
+		     strstr(at, "..") == NULL;
+	return g_strdup(sound ? at + 1 : "localhost");
+}
+
 static void
 build_builder(Resolve *r)
 {
@@ -115,6 +176,8 @@ build_builder(Resolve *r)
 		fail(r, 413, "message too large");
 	if (r->verdict.status != 0)
 		g_clear_pointer(&r->body, tx_body_unref);
+	else
+		add_missing_fields(r->body->builder, r->domain);
 }
 
 static void
@@ -186,6 +249,7 @@ rest_body_resolve(RestCall *call, const TxRequest *request, RestBodyDoneFn *done
 		       .arg = arg,
 		       .request = *request};
 	json_incref(r->request.body);
+	r->domain = id_domain(call->tx);
 	r->found = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, destroy_blob);
 	if (request->form == TX_BODY_REUSE) {
 		r->uris = g_ptr_array_new();

@@ -8,6 +8,10 @@
 /* With a creation: HostPort.name of remote_host. */
 #define REST_HOST_NAME_HEADER "koukan-remote-name"
 
+/* With an upload: the etag that the client has; the answer tells the one that the upload makes. Not
+ * if-match, which no upload of the dialect carries and which others may take for a condition. */
+#define REST_VERSION_HEADER "koukan-version"
+
 /* Tx.host_refused: "yes". */
 #define REST_REFUSED_HEADER "koukan-host-refused"
 

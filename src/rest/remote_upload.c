@@ -5,6 +5,7 @@
 
 #include "base/json.h"
 #include "http/route.h"
+#include "rest/handover.h"
 #include "rest/range.h"
 #include "rest/remote_int.h"
 
@@ -161,7 +162,7 @@ put(Remote *remote, RemoteUpload *upload, const HttpHeader *range)
 		headers[n++] = *range;
 	/* Lets a server of ours tell us the version that this upload makes. */
 	if (remote->etag != NULL && !is_receiver(remote))
-		headers[n++] = (HttpHeader){"if-match", remote->etag};
+		headers[n++] = (HttpHeader){REST_VERSION_HEADER, remote->etag};
 	HttpCallSpec spec = {.method = "PUT",
 			     .url = upload->url,
 			     .headers = headers,

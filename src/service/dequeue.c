@@ -75,6 +75,13 @@ put_off(RouterHome *home, const StoreRow *row, int64_t until, bool hold, const c
 static void
 start(RouterHome *home, const StoreRow *row)
 {
+	if (atomic_load(&home->router->draining)) {
+		/* The end does not wait for what begins now, and might cut it off behind its final
+		 * dot.  The lease goes back with the session. */
+		log_debug(&((LogCtx){.tx = row->id}), "queue.not_started");
+		router_leave(home->router, row->destination, DESTINATION_QUEUED);
+		return;
+	}
 	g_autoptr(GError) error = NULL;
 	g_autoptr(Tx) tx = tx_new(worker_defers(home->worker));
 	if (!row_to_tx(row, tx, &error)) {

@@ -15,6 +15,23 @@ on_accept(void *arg, Worker *worker, int fd, const NetAddr *peer)
 	smtp_sessions_accept(service->sessions[worker_index(worker)], fd);
 }
 
+/* On the sockets that were handed over under the service's name, else on its address. */
+static Listener *
+open_listener(Gateway *gateway, GatewayService *service, GError **ret_error)
+{
+	const SmtpServiceYaml *yaml = service->yaml;
+	g_autoptr(GArray) fds = NULL;
+	if (yaml->socket != NULL) {
+		fds = activation_fds(gateway->activation, yaml->socket, ret_error);
+		if (fds == NULL)
+			return NULL;
+	}
+	if (fds != NULL && fds->len > 0)
+		return listener_open_fds(gateway->workers, fds, on_accept, service);
+	return listener_open(gateway->workers, yaml->addr->host, yaml->addr->port, on_accept,
+			     service, ret_error);
+}
+
 bool
 gateway_listen(Gateway *gateway, GError **ret_error)
 {
@@ -24,10 +41,8 @@ gateway_listen(Gateway *gateway, GError **ret_error)
 	}
 	for (unsigned i = 0; i < gateway_services(gateway); i++) {
 		GatewayService *service = &gateway->services[i];
-		const HostPort *addr = service->yaml->addr;
 		if (gateway_service_load(service, ret_error))
-			service->listener = listener_open(gateway->workers, addr->host, addr->port,
-							  on_accept, service, ret_error);
+			service->listener = open_listener(gateway, service, ret_error);
 		/* where the client reads plain text first */
 		if (service->listener != NULL && !service->conf.tls_implicit)
 			listener_set_farewell(service->listener,
@@ -98,6 +113,7 @@ gateway_new(const GatewayOptions *options)
 	gateway->workers = options->workers;
 	gateway->ports = options->ports;
 	gateway->pool = options->pool;
+	gateway->activation = options->activation;
 	gateway->hostname = g_strdup(options->hostname);
 	gateway->host.blobs = options->blobs;
 	gateway->host.entropy = (unsigned)gateway->config->rest.rest_id_entropy;

@@ -8,6 +8,7 @@
 #include <glib.h>
 #include <stdbool.h>
 
+#include "base/activation.h"
 #include "conf/config.h"
 #include "loop/pool.h"
 #include "rest/host.h"
@@ -18,9 +19,10 @@ typedef struct Gateway Gateway;
 typedef struct GatewayOptions {
 	GatewayConfig *config; /* counted */
 	Workers *workers;
-	TxPorts *const *ports; /* one per worker, borrowed; outlive the gateway */
-	Pool *pool;            /* for slow password hashes; borrowed */
-	const char *hostname;  /* in greetings; copied */
+	TxPorts *const *ports;  /* one per worker, borrowed; outlive the gateway */
+	Pool *pool;             /* for slow password hashes; borrowed */
+	Activation *activation; /* sockets handed over; borrowed, used by gateway_listen */
+	const char *hostname;   /* in greetings; copied */
 	BlobLimits blobs;
 	TxUris uris; /* copied; gateway_set_uris */
 } GatewayOptions;

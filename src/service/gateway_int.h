@@ -45,6 +45,7 @@ struct Gateway {
 	Workers *workers;
 	TxPorts *const *ports;
 	Pool *pool;
+	Activation *activation;
 	char *hostname, *session_uri;
 	GatewayHome *homes;       /* one per worker */
 	GatewayOutput *outputs;   /* one per config->hosts */

@@ -11,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/activation.h"
 #include "base/error.h"
 #include "base/json.h"
 #include "http/client.h"
@@ -44,6 +45,7 @@ struct Node {
 	RouterConfig *router_config;
 	GatewayConfig *gateway_config;
 	char *hostname;
+	Activation *activation; /* sockets of the service manager */
 	Workers *workers;
 	Pool *pool;
 	Rates *rates;
@@ -56,6 +58,7 @@ struct Node {
 	Gateway *gateway;
 	NodeRest router_rest, gateway_rest;
 	atomic_bool draining;
+	atomic_uint turns_due; /* workers that have not answered ask_turns yet */
 };
 
 static const KoukanConf *
@@ -213,6 +216,7 @@ open_gateway(Node *node)
 					.workers = node->workers,
 					.ports = node->ports,
 					.pool = node->pool,
+					.activation = node->activation,
 					.hostname = node->hostname,
 					.blobs = blob_limits(&node->gateway_config->koukan),
 					.uris = {"", ""}};
@@ -345,6 +349,8 @@ open_listeners(Node *node, const char *listen_info, GError **ret_error)
 		if (!gateway_listen(node->gateway, ret_error))
 			return false;
 	}
+	if (!activation_all_taken(node->activation, ret_error))
+		return false;
 	return tell_listeners(node, listen_info, ret_error);
 }
 
@@ -375,6 +381,16 @@ raise_descriptors(void)
 	(void)setrlimit(RLIMIT_NOFILE, &limit);
 }
 
+/* Nobody who waits for it shall wait in vain without a trace of why. */
+static void
+tell_manager(const char *state)
+{
+	g_autoptr(GError) error = NULL;
+	if (!activation_notify(state, &error))
+		log_warn(NULL, "server.notify_failed", LOG_S("state", state),
+			 LOG_S("error", error->message));
+}
+
 Node *
 node_start(const NodeOptions *options, GError **ret_error)
 {
@@ -392,7 +408,8 @@ node_start(const NodeOptions *options, GError **ret_error)
 	http_client_global_init();
 	local_urls_init(&node->urls);
 	node->hostname = find_hostname(conf);
-	if (!open_workers(node, ret_error) ||
+	node->activation = activation_take(ret_error);
+	if (node->activation == NULL || !open_workers(node, ret_error) ||
 	    (node->router_config != NULL && !open_router(node, ret_error))) {
 		node_free(node);
 		return NULL;
@@ -412,14 +429,34 @@ node_start(const NodeOptions *options, GError **ret_error)
 	(void)malloc_trim(0); /* what reading the configuration took */
 	log_info(NULL, "server.ready", LOG_S("version", KOUKAN_VERSION),
 		 LOG_I("workers", workers_count(node->workers)), LOG_I("pid", getpid()));
+	tell_manager("READY=1");
 	return node;
 }
 
 static unsigned
 node_active(Node *node)
 {
-	return (node->router != NULL ? router_active(node->router) : 0) +
+	return (node->router != NULL ? router_active(node->router) + router_unwritten(node->router)
+				     : 0) +
 	       (node->gateway != NULL ? gateway_active(node->gateway) : 0);
+}
+
+static void
+on_turn(void *arg)
+{
+	Node *node = arg;
+	atomic_fetch_sub(&node->turns_due, 1);
+}
+
+/* What is counted is as of each worker's last turn, and one that a busy machine does not let run
+ * says nothing of what it holds. */
+static void
+ask_turns(Node *node)
+{
+	unsigned count = workers_count(node->workers);
+	atomic_store(&node->turns_due, count);
+	for (unsigned i = 0; i < count; i++)
+		worker_post(workers_get(node->workers, i), on_turn, node);
 }
 
 static void
@@ -436,6 +473,18 @@ drain(Node *node)
 		rest_api_drain(node->gateway_rest.front.api);
 }
 
+/* The time tells the manager of several reloads which one has ended (Type=notify-reload). */
+static void
+reload(Node *node)
+{
+	g_autofree char *begun = g_strdup_printf("RELOADING=1\nMONOTONIC_USEC=%" G_GINT64_FORMAT,
+						 clock_mono());
+	tell_manager(begun);
+	if (node->gateway != NULL)
+		gateway_reload(node->gateway);
+	tell_manager("READY=1");
+}
+
 void
 node_run(Node *node)
 {
@@ -444,16 +493,20 @@ node_run(Node *node)
 	int got;
 	do {
 		got = sigwaitinfo(&signals, NULL);
-		if (got == SIGHUP && node->gateway != NULL)
-			gateway_reload(node->gateway);
+		if (got == SIGHUP)
+			reload(node);
 	} while (got == SIGHUP || (got < 0 && errno == EINTR));
+	tell_manager("STOPPING=1");
 	drain(node);
 	log_info(NULL, "server.stopping", LOG_I("signal", got)); /* nothing new is taken on now */
 	Deadline until = clock_after(NODE_STOP_MAX);
 	const struct timespec pause = {.tv_nsec = 20 * 1000 * 1000};
 	unsigned quiet = 0; /* the counts lag by a turn: twice nothing is nothing */
 	while (quiet < 3 && !clock_passed(until)) {
-		quiet = node_active(node) == 0 ? quiet + 1 : 0;
+		if (atomic_load(&node->turns_due) == 0) {
+			quiet = node_active(node) == 0 ? quiet + 1 : 0;
+			ask_turns(node);
+		}
 		got = sigtimedwait(&signals, NULL, &pause);
 		if (got == SIGTERM || got == SIGINT)
 			break;
@@ -488,6 +541,7 @@ node_free(Node *node)
 	rest_clear(&node->router_rest);
 	rest_clear(&node->gateway_rest);
 	gateway_free(node->gateway);
+	activation_free(node->activation);
 	router_free(node->router);
 	rates_free(node->rates);
 	store_close(node->store);

@@ -24,6 +24,16 @@ output_state_name(OutputState state)
 
 /* ---- life ---- */
 
+void
+output_set_dirty(Output *output, bool dirty)
+{
+	if (dirty && !output->dirty)
+		atomic_fetch_add_explicit(&output->home->unwritten, 1, memory_order_relaxed);
+	else if (!dirty && output->dirty)
+		atomic_fetch_sub_explicit(&output->home->unwritten, 1, memory_order_relaxed);
+	output->dirty = dirty;
+}
+
 static void
 output_destroy(void *arg)
 {
@@ -42,6 +52,7 @@ output_free(Output *output)
 	if (output == NULL || output->gone)
 		return;
 	output->gone = true;
+	output_set_dirty(output, false);
 	tx_unwatch(&output->watch);
 	defer_cancel(&output->ack_defer);
 	timer_clear(&output->timer);
@@ -60,6 +71,7 @@ output_remove(Output *output)
 		rest_table_remove(rest_table(&home->router->host, home->worker), output->tx);
 	g_hash_table_steal(home->outputs, output->tx);
 	output->gone = true;
+	output_set_dirty(output, false);
 	tx_unwatch(&output->watch);
 	defer_cancel(&output->ack_defer);
 	timer_clear(&output->timer);

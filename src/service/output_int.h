@@ -48,7 +48,7 @@ struct Output {
 	OutputState state;
 	RowState row;
 	bool released; /* its user has gone */
-	bool dirty;    /* the row does not show the newest state yet */
+	bool dirty;    /* the row does not show the newest state yet; output_set_dirty */
 	bool deferred; /* its destination has enough to do: the queue starts the first attempt */
 	bool drained;  /* cancelled by our own end, before its message was complete */
 	bool promised; /* its client has been told that we have the whole message */
@@ -79,6 +79,8 @@ output_is_active(OutputState state)
 	return state != OUTPUT_DONE && state != OUTPUT_PARKED;
 }
 void output_set_state(Output *output, OutputState state);
+/* Something is to be written, or nothing any more: the end of the process waits for it. */
+void output_set_dirty(Output *output, bool dirty);
 /* Out of the home's tables; freed at the end of the turn. */
 void output_remove(Output *output);
 void output_start_attempt(Output *output);

@@ -43,7 +43,7 @@ leave_to_client(Output *output, const RestVerdict *no)
 {
 	const RestVerdict verdict = *no;
 	output->refusal = (RestVerdict){0};
-	output->dirty = false;
+	output_set_dirty(output, false);
 	output_run_acks(&output->acks, &verdict);
 	output_linger(output);
 }
@@ -116,7 +116,7 @@ is_kept(const Output *output)
 static void
 settle_unstored(Output *output)
 {
-	output->dirty = false;
+	output_set_dirty(output, false);
 	if (is_kept(output)) {
 		output_insert(output);
 		output_linger(output);
@@ -132,7 +132,7 @@ output_settle(Output *output)
 {
 	if (output->notice == NOTICE_WRITING)
 		return; /* its answer comes back here */
-	output->dirty = true;
+	output_set_dirty(output, true);
 	if (output->notice == NOTICE_OWED) {
 		output->notice = NOTICE_WRITING;
 		output_job_begin(output);
@@ -319,7 +319,7 @@ lose_lease(Output *output)
 	chain_free(g_steal_pointer(&output->chain));
 	if (output_is_active(output->state))
 		output_set_state(output, OUTPUT_DONE);
-	output->dirty = false;
+	output_set_dirty(output, false);
 	if (output->origin != OUTPUT_FROM_PORT || output->released)
 		output_remove(output);
 }
@@ -340,7 +340,7 @@ on_written(void *arg, const StoreResult *result)
 		timer_set(&output->timer, WRITE_AGAIN);
 		return;
 	}
-	output->dirty = false;
+	output_set_dirty(output, false);
 	if (output->state == OUTPUT_PARKED) {
 		if (output->origin != OUTPUT_FROM_PORT || output->released)
 			output_remove(output);
@@ -352,7 +352,7 @@ on_written(void *arg, const StoreResult *result)
 void
 output_write(Output *output)
 {
-	output->dirty = true;
+	output_set_dirty(output, true);
 	StoreRow *row = row_update_from_tx(output->tx, output->former);
 	schedule_of(output, row);
 	output_job_begin(output);

@@ -78,6 +78,16 @@ router_active(Router *router)
 	return active;
 }
 
+unsigned
+router_unwritten(Router *router)
+{
+	unsigned unwritten = 0;
+	for (unsigned i = 0; i < workers_count(router->workers); i++)
+		unwritten += atomic_load_explicit(&router->homes[i].unwritten,
+						  memory_order_relaxed);
+	return unwritten;
+}
+
 void
 router_free(Router *router)
 {

@@ -35,6 +35,9 @@ void router_start(Router *router);
 void router_drain(Router *router);
 /* Transactions that still run on any worker.  Any thread. */
 unsigned router_active(Router *router);
+/* Transactions of which something is to be written yet, such as a delivery while the database is
+ * full or away.  Any thread. */
+unsigned router_unwritten(Router *router);
 /* On tear-down, after workers_stop and before the store is closed. NULL is fine. */
 void router_free(Router *router);
 

@@ -9,14 +9,15 @@
 #include "service/replan.h"
 #include "service/router.h"
 
-/* The router's part of one worker; touched by that worker alone, but for `active`. */
+/* The router's part of one worker; touched by that worker alone, but for the counts. */
 typedef struct RouterHome {
 	Router *router;
 	Worker *worker;
 	const FilterEnv *env;
-	GHashTable *outputs; /* Tx* -> Output*; the outputs are owned here */
-	atomic_uint active;  /* outputs that are not done */
-	struct Due *waiting; /* rows claimed whose former Output is still here; dequeue.c */
+	GHashTable *outputs;   /* Tx* -> Output*; the outputs are owned here */
+	atomic_uint active;    /* outputs that are not done */
+	atomic_uint unwritten; /* outputs whose row does not show the newest state yet */
+	struct Due *waiting;   /* rows claimed whose former Output is still here; dequeue.c */
 } RouterHome;
 
 struct Router {

@@ -290,10 +290,18 @@ client_ready(SmtpClient *client)
 	delivery_on_ready(client->delivery);
 }
 
+/* It has served as often as we or the hop (RFC 9422) want. */
+static bool
+is_used_up(const SmtpClient *client)
+{
+	unsigned told = client->caps.mail_max;
+	return client->uses >= client->conf->reuse_max || (told > 0 && client->uses >= told);
+}
+
 static void
 client_to_idle(SmtpClient *client)
 {
-	if (client->uses >= client->conf->reuse_max || client->conf->reuse_idle <= 0) {
+	if (is_used_up(client) || client->conf->reuse_idle <= 0) {
 		client_quit(client);
 		return;
 	}
@@ -311,7 +319,7 @@ client_release(SmtpClient *client, ClientAfter after)
 		client_close(client);
 	} else if (after == CLIENT_CLEAN && pipeline_is_empty(&client->pipeline)) {
 		client_to_idle(client);
-	} else if (client->uses >= client->conf->reuse_max) {
+	} else if (is_used_up(client)) {
 		client_quit(client);
 	} else {
 		pipeline_drop_unsent(&client->pipeline);
@@ -390,8 +398,9 @@ static bool
 is_early(const SmtpClient *client)
 {
 	const PipeCommand *command = pipeline_waiting(&client->pipeline);
-	return command != NULL && pipe_kind_ends_group(command->kind) &&
-	       client->reply->code / 100 < 4 && conn_unsent(client->conn) > 0;
+	if (command == NULL || client->reply->code / 100 >= 4 || command->kind == PIPE_BDAT)
+		return false; /* of a chunk nobody knows how much has left; LAST is PIPE_DOT */
+	return conn_unsent(client->conn) > pipeline_behind(&client->pipeline);
 }
 
 static void

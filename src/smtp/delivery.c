@@ -164,6 +164,22 @@ again_refused(SmtpDelivery *delivery, Response *response)
 	finish(delivery, verdict, CLIENT_RESET);
 }
 
+/* The command, or the answer when there is to be none. */
+static Response *
+write_rcpt(SmtpDelivery *delivery, unsigned i)
+{
+	SmtpClient *client = delivery->client;
+	unsigned max = client->caps.rcpt_max;
+	if (delivery->data_pushed)
+		return response_new(503, "5.5.1 recipient after the message");
+	if (max > 0 && i >= max)
+		return response_newf(
+			452, "4.5.3 the next hop takes %u recipients at a time " SMTP_NOT_SENT,
+			max);
+	return smtp_envelope_rcpt(client->pipeline.text, tx_rcpt(delivery->tx, i)->to,
+				  &client->caps, delivery->utf8);
+}
+
 static void
 push_rcpts(SmtpDelivery *delivery)
 {
@@ -171,15 +187,10 @@ push_rcpts(SmtpDelivery *delivery)
 	SmtpClient *client = delivery->client;
 	for (; delivery->rcpts_pushed < tx_rcpt_count(tx); delivery->rcpts_pushed++) {
 		unsigned i = delivery->rcpts_pushed;
-		Response *refusal;
 		bool again = is_again(delivery, i);
 		if (tx_rcpt(tx, i)->response != NULL && !again)
 			continue; /* somebody else knew already */
-		if (delivery->data_pushed)
-			refusal = response_new(503, "5.5.1 recipient after the message");
-		else
-			refusal = smtp_envelope_rcpt(client->pipeline.text, tx_rcpt(tx, i)->to,
-						     &client->caps, delivery->utf8);
+		Response *refusal = write_rcpt(delivery, i);
 		if (refusal != NULL && again) {
 			again_refused(delivery, refusal);
 			return;

@@ -20,6 +20,36 @@ parse_size(const char *line, size_t len, SmtpCaps *caps)
 		caps->size_max = max;
 }
 
+/* limits-param = limit-name-value 0*[SP limit-name-value], each NAME=number of at most six digits
+ * (RFC 9422 3); what is malformed or unknown is left out (4). */
+static void
+parse_limit(const char *word, size_t len, SmtpCaps *caps)
+{
+	const char *equals = memchr(word, '=', len);
+	uint64_t value = 0;
+	if (equals == NULL ||
+	    !text_parse_u64(equals + 1, (size_t)(word + len - equals - 1), 999999, &value) ||
+	    value == 0)
+		return;
+	size_t name = (size_t)(equals - word);
+	if (name == 7 && g_ascii_strncasecmp(word, "MAILMAX", name) == 0)
+		caps->mail_max = (unsigned)value;
+	else if (name == 7 && g_ascii_strncasecmp(word, "RCPTMAX", name) == 0)
+		caps->rcpt_max = (unsigned)value;
+}
+
+static void
+parse_limits(const char *line, size_t len, SmtpCaps *caps)
+{
+	const char *end = line + len, *word = line + strlen("LIMITS");
+	while (word < end) {
+		const char *stop = memchr(word, ' ', (size_t)(end - word));
+		size_t n = (size_t)((stop != NULL ? stop : end) - word);
+		parse_limit(word, n, caps);
+		word += n + 1;
+	}
+}
+
 /* "AUTH PLAIN LOGIN", and "AUTH=PLAIN LOGIN" as servers of old say it. */
 static void
 parse_auth(const char *line, size_t len, SmtpCaps *caps)
@@ -60,6 +90,8 @@ parse_keyword(const char *line, size_t word, size_t len, SmtpCaps *caps)
 		parse_size(line, len, caps);
 	else if (word == 4 && len > 4 && g_ascii_strncasecmp(line, "AUTH", 4) == 0)
 		parse_auth(line, len, caps);
+	else if (word == 6 && g_ascii_strncasecmp(line, "LIMITS", 6) == 0)
+		parse_limits(line, len, caps);
 }
 
 void

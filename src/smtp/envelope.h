@@ -17,6 +17,8 @@ typedef struct SmtpCaps {
 	bool pipelining, eightbit, smtputf8, size, starttls, chunking, binarymime, dsn;
 	bool auth_plain, auth_login;
 	uint64_t size_max; /* 0: no fixed limit, or none told */
+	unsigned mail_max; /* transactions over one connection (MAILMAX); 0: none told */
+	unsigned rcpt_max; /* recipients of a transaction (RCPTMAX); 0: none told */
 	char *keywords;    /* "\nKEYWORD\n...", upper case; NULL after HELO */
 } SmtpCaps;
 

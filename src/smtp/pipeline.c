@@ -19,12 +19,6 @@ pipe_kind_name(PipeKind kind)
 	return rows[kind].name;
 }
 
-bool
-pipe_kind_ends_group(PipeKind kind)
-{
-	return rows[kind].ends_group;
-}
-
 void
 pipeline_init(Pipeline *pipeline)
 {
@@ -84,6 +78,13 @@ pipeline_waiting(const Pipeline *pipeline)
 {
 	return pipeline->to_answer < pipeline->to_send ? command_at(pipeline, pipeline->to_answer)
 						       : NULL;
+}
+
+size_t
+pipeline_behind(const Pipeline *pipeline)
+{
+	k_assert(pipeline->to_answer < pipeline->to_send);
+	return start_of(pipeline, pipeline->to_send) - start_of(pipeline, pipeline->to_answer + 1);
 }
 
 void

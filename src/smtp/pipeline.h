@@ -45,9 +45,6 @@ typedef struct Pipeline {
 
 void pipeline_init(Pipeline *pipeline);
 void pipeline_clear(Pipeline *pipeline);
-/* Whether a command of this kind must be answered before the next is sent; so when its answer
- * comes, everything we wrote has left. */
-bool pipe_kind_ends_group(PipeKind kind);
 /* Ends the command whose line (with CRLF; nothing for PIPE_BDAT and PIPE_DOT) was appended to
  * `text`. */
 void pipeline_push(Pipeline *pipeline, PipeKind kind, unsigned index);
@@ -55,6 +52,8 @@ void pipeline_push(Pipeline *pipeline, PipeKind kind, unsigned index);
 const char *pipeline_take(Pipeline *pipeline, bool pipelining, size_t *ret_len);
 /* The command that the next reply answers; NULL: none was sent. */
 const PipeCommand *pipeline_waiting(const Pipeline *pipeline);
+/* Bytes of `text` that count as sent behind it; there must be one. */
+size_t pipeline_behind(const Pipeline *pipeline);
 /* It was answered; the pointer from pipeline_waiting is void after this. */
 void pipeline_answered(Pipeline *pipeline);
 /* Forgets what was not sent. */

@@ -82,13 +82,30 @@ static const StateRow states[SESSION_STATES] = {
 	ROW(CLOSED, NONE, NULL, NULL, 0),
 };
 
-/* How long a peer may do nothing: less when most places are taken. */
+/* Most places are taken. */
+static bool
+is_tight(const SmtpSession *session)
+{
+	uint64_t count = session->sessions->count, max = session->conf->limits.sessions_max;
+	return max > 0 && count * 10 >= max * 8;
+}
+
+/* How long a peer may do nothing. */
 static Usec
 patience(const SmtpSession *session, Usec timeout)
 {
+	return is_tight(session) ? MIN(timeout, session->conf->stress_timeout) : timeout;
+}
+
+/* When a message must be here as a whole, however busily it comes. */
+static Deadline
+message_deadline(const SmtpSession *session)
+{
 	const SmtpServiceConf *conf = session->conf;
-	uint64_t count = session->sessions->count, max = conf->limits.sessions_max;
-	return max > 0 && count * 10 >= max * 8 ? MIN(timeout, conf->stress_timeout) : timeout;
+	Usec total = conf->data_total_timeout;
+	if (is_tight(session))
+		total = MIN(total, conf->stress_total_timeout);
+	return session->body_started + total;
 }
 
 static Usec
@@ -128,8 +145,8 @@ session_rearm(SmtpSession *session)
 	Deadline deadline = clock_after(state_timeout(session));
 	bool in_message = states[session->state].input == INPUT_BODY ||
 			  session->state == SESSION_BDAT;
-	if (in_message && session->body_end < deadline)
-		deadline = session->body_end;
+	if (in_message)
+		deadline = MIN(deadline, message_deadline(session));
 	conn_set_deadline(session->conn, deadline);
 }
 
@@ -223,10 +240,10 @@ session_error(SmtpSession *session, int code, const char *status, const char *te
 	if (session->errors > limits->error_max) {
 		session_reply(session, 421, "4.7.0", "Error: too many errors");
 		session_close(session, "too many errors");
-	} else if (session->errors <= limits->error_slow || limits->error_delay <= 0) {
-		session_reply(session, code, status, text);
 	} else {
-		session_reply_late(session, limits->error_delay, code, status, text, NULL);
+		bool slow = session->errors > limits->error_slow;
+		session_reply_late(session, slow ? limits->error_delay : 0, code, status, text,
+				   NULL);
 	}
 }
 
@@ -234,6 +251,12 @@ void
 session_reply_late(SmtpSession *session, Usec delay, int code, const char *status, const char *text,
 		   const char *close)
 {
+	if (delay <= 0) {
+		session_reply(session, code, status, text);
+		if (close != NULL)
+			session_close(session, close);
+		return;
+	}
 	session->held = g_string_new(NULL);
 	format_reply(session, session->held, code, status, text);
 	session->after_slow = session->state;
@@ -352,7 +375,7 @@ session_drop_tx(SmtpSession *session, const char *reason, const Response *answer
 	g_clear_pointer(&session->verdict, response_unref);
 	session->utf8 = false;
 	session->binary = false;
-	session->body_end = 0;
+	session->body_started = 0;
 	smtp_data_reader_init(&session->reader);
 }
 
@@ -743,6 +766,7 @@ smtp_service_conf_init(SmtpServiceConf *conf)
 		.command_timeout = 300 * USEC_PER_SEC,
 		.tls_timeout = 60 * USEC_PER_SEC,
 		.stress_timeout = 10 * USEC_PER_SEC,
+		.stress_total_timeout = 300 * USEC_PER_SEC,
 		.auth_delay = USEC_PER_SEC,
 		.auth_timeout = 30 * USEC_PER_SEC,
 		.data_idle_timeout = 180 * USEC_PER_SEC,

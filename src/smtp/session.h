@@ -113,9 +113,10 @@ typedef struct SmtpServiceConf {
 	size_t n_proxies;
 	const NetCidr *xclients; /* who may use XCLIENT */
 	size_t n_xclients;
-	Usec stress_timeout;  /* most that a peer may be idle when 8 of 10 sessions_max are there;
-				 default 10 s */
-	SmtpSecrets *secrets; /* AUTH; NULL: none.  smtp_sessions_set_secrets replaces it */
+	Usec stress_timeout; /* most that a peer may be idle when 8 of 10 sessions_max are there;
+				default 10 s */
+	Usec stress_total_timeout; /* and in place of data_total_timeout then; default 300 s */
+	SmtpSecrets *secrets;      /* AUTH; NULL: none.  smtp_sessions_set_secrets replaces it */
 	Pool *pool; /* for slow passwords; NULL: compared at once; outlives the sessions */
 	bool auth_clear_loopback; /* AUTH without TLS for peers on this machine */
 	bool require_auth;        /* MAIL needs it */

@@ -19,7 +19,7 @@ begin_message(SmtpSession *session)
 	(void)tx_set_body(session->tx, body);
 	smtp_data_reader_init(&session->reader);
 	session->newline = (SmtpNewline){0};
-	session->body_end = clock_after(session->conf->data_total_timeout);
+	session->body_started = clock_mono();
 }
 
 void
@@ -179,7 +179,7 @@ end_refused_chunk(SmtpSession *session)
 	/* a chunk out of order: nothing has changed */
 	g_autoptr(Response) verdict = g_steal_pointer(&session->verdict);
 	if (session->tx == NULL || session->blob == NULL)
-		session->body_end = 0;
+		session->body_started = 0;
 	session_set_state(session, session->after_chunk);
 	session_reply_response(session, verdict, NULL);
 }
@@ -267,8 +267,8 @@ session_begin_chunk(SmtpSession *session, uint64_t size, bool last)
 	if (session->state == SESSION_ENVELOPE && verdict == NULL)
 		begin_message(session);
 	session->reader.literal = session->tx != NULL;
-	if (session->body_end == 0)
-		session->body_end = clock_after(session->conf->data_total_timeout);
+	if (session->body_started == 0)
+		session->body_started = clock_mono();
 	session->verdict = verdict;
 	if (fails)
 		session_stop_tx(session);

@@ -87,7 +87,8 @@ struct SmtpSession {
 	bool utf8; /* MAIL asked for SMTPUTF8 */
 	Blob *blob;
 	Deadline tx_started;
-	Deadline body_end; /* of data_total_timeout */
+	Deadline body_started; /* when the message, or a chunk that is dropped, began; 0: none is
+				  under way */
 	SmtpDataReader reader;
 	SmtpNewline newline;
 	bool binary;       /* BODY=BINARYMIME */
@@ -118,7 +119,8 @@ unsigned session_message_answers(const SmtpSession *session);
 void session_reply_message(SmtpSession *session, const Response *response, unsigned answers);
 /* A reply to something wrong: counted, delayed when there were many, 421 when too many. */
 void session_error(SmtpSession *session, int code, const char *status, const char *text);
-/* The same after `delay`, uncounted; `close` (static; NULL: not) ends the session behind it. */
+/* The same after `delay` (0: at once), uncounted; `close` (static; NULL: not) ends the session
+ * behind it. */
 void session_reply_late(SmtpSession *session, Usec delay, int code, const char *status,
 			const char *text, const char *close);
 /* To be called behind answers that did not come from the connection's own events. */

@@ -134,6 +134,9 @@ scan_literal(const char *p, const char *end)
 		return NULL;
 	memcpy(text, p, (size_t)(close - p));
 	text[close - p] = '\0';
+	if (strlen(text) !=
+	    (size_t)(close - p)) /* what stands behind a NUL would not be looked at */
+		return NULL;
 	if ((strchr(text, ':') != NULL) != v6 || !net_addr_parse(text, 0, &addr))
 		return NULL;
 	return close + 1;

@@ -65,13 +65,21 @@ bool tx_body_is_final(const TxBody *body); /* every blob is; false for NULL */
 uint64_t tx_body_len(const TxBody *body);  /* bytes held, all blobs */
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(TxBody, tx_body_unref)
 
+typedef enum TxRouteFault {
+	TX_ROUTE_NO_FAULT,
+	TX_ROUTE_NULL_MX, /* the domain takes no mail (RFC 7505) */
+	TX_ROUTE_LOOP,    /* its mail would come back to us (RFC 5321 5.1) */
+	TX_ROUTE_FAULTS
+} TxRouteFault;
+
 /* Where routing decided to send it; never on the wire. */
 typedef struct TxRoute {
-	char *url;        /* creation URL of the next node; NULL: none configured */
-	char *sender;     /* JSON sender.name there */
-	char *tag;        /* JSON sender.tag there, or NULL */
-	GPtrArray *hosts; /* HostPort*: where that node shall connect, in order; may be empty */
-	bool resolved;    /* `hosts` are addresses */
+	char *url;          /* creation URL of the next node; NULL: none configured */
+	char *sender;       /* JSON sender.name there */
+	char *tag;          /* JSON sender.tag there, or NULL */
+	GPtrArray *hosts;   /* HostPort*: where that node shall connect, in order; may be empty */
+	bool resolved;      /* `hosts` are addresses */
+	TxRouteFault fault; /* why there are none, where that is known for good */
 	bool send_filter_output;
 	bool receive_parsing;
 	int64_t max_inline; /* for receive_parsing, bytes */

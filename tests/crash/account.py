@@ -82,9 +82,10 @@ def drain(ledger, sink, seconds=60.0, patience=15.0, alive=None):
 
 
 def death_gap(copy, runs):
-    """Seconds from the copy to the death of the run that delivered it; None: no death near."""
+    """Seconds from the copy to the death of the run that delivered it; None: no death near.  While
+    the writes of a run fail its deliveries stay unwritten, however long that takes."""
     run = runs.get(copy.generation)
-    if run is None or run.how != "kill" or run.end - copy.time >= WINDOW:
+    if run is None or run.how != "kill" or (run.end - copy.time >= WINDOW and not run.failing):
         return None
     return run.end - copy.time
 

@@ -131,6 +131,7 @@ def errors(options):
             before = refusals(load.ledger, "msa") + refusals(load.ledger, "rest")
             try:
                 koukan.start(strace(call, what))
+                koukan.runs[-1].failing = True
             except Failed:
                 if koukan.is_alive():
                     raise

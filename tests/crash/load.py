@@ -11,6 +11,7 @@ import time
 import urllib.parse
 
 import letters
+from server import ADDRESS
 
 
 class Ledger:
@@ -66,8 +67,8 @@ class Refused(Exception):
 class SmtpClient:
     """One connection, used for several messages."""
 
-    def __init__(self, port, timeout=40.0):
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=timeout)
+    def __init__(self, port, timeout=40.0, host="127.0.0.1"):
+        self.socket = socket.create_connection((host, port), timeout=timeout)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.file = self.socket.makefile("rb")
         self.expect(None, 220)
@@ -208,7 +209,7 @@ class Load:
             try:
                 if client is None:
                     client = (RestClient(self.target.rest, self.timeout) if way == "rest" else
-                              SmtpClient(getattr(self.target, way), self.timeout))
+                              SmtpClient(getattr(self.target, way), self.timeout, ADDRESS))
             except (OSError, http.client.HTTPException, Refused, ValueError):
                 time.sleep(0.005)
                 continue

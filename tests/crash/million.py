@@ -70,11 +70,14 @@ class SqliteFill:
             f"({', '.join('?' for _ in COLUMNS)}, 0)", rows)
         self.file.execute("COMMIT")
 
-    def close(self):
+    def settle(self):
+        """What the server would have written down besides the rows."""
         self.file.execute(
             "INSERT OR REPLACE INTO dest (name, due) SELECT destination, min(next_attempt) FROM tx "
             "WHERE leased=0 AND held=0 AND final_reason IS NULL GROUP BY destination")
         self.file.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def close(self):
         self.file.close()
 
 
@@ -116,11 +119,14 @@ class PostgresFill:
         self.copy("tx", (*COLUMNS, "session", "held", "crashes"),
                   ["\t".join(map(pg_text, row)) + "\t0\tf\t0\n" for row in rows])
 
-    def close(self):
+    def settle(self):
         self.database.sql(
             "INSERT INTO dest (name, due) SELECT destination, min(next_attempt) FROM "
             "tx WHERE session=0 AND NOT held AND final_reason IS NULL GROUP BY destination "
             "ON CONFLICT (name) DO UPDATE SET due=excluded.due")
+
+    def close(self):
+        pass
 
 
 class Filler:
@@ -151,11 +157,11 @@ class Filler:
         return marks
 
     def deferred(self, count):
-        """Due between an hour and a day from now."""
+        """Due between half an hour and an hour from now, as the longest pause of a retry allows."""
         begin = time.monotonic()
         now = int(time.time())
         for done in range(0, count, BATCH):
-            self.add([now + self.rng.randrange(3600, 86400)
+            self.add([now + self.rng.randrange(1800, 3600)
                       for _ in range(min(BATCH, count - done))])
             if done % 200000 == 0 and done:
                 self.scene.say(f"{done} rows after {time.monotonic() - begin:.0f} s")
@@ -240,10 +246,14 @@ def million(options):
         fill = make_fill(scene)
         filler = Filler(scene, fill)
         filler.deferred(count)
-        first = int(time.time()) + (6 if options.short else 25)
+        begin = time.monotonic()
+        fill.settle()
+        # Once more with the rows that are soon due, which must not be due before the server is up.
+        first = int(time.time() + 2 * (time.monotonic() - begin)) + (6 if options.short else 25)
         dues = {mark: first + at for at in range(several) for mark in filler.add([first + at])}
         bursts = {mark: first + several + 3
                   for mark in filler.add([first + several + 3] * burst)}
+        fill.settle()
         fill.close()
         ready = start_and_check(scene, "first start")
         result.check(time.time() < first, "the rows were due before the start: the fill took long")

@@ -19,6 +19,7 @@ sys.dont_write_bytecode = True
 import database  # noqa: E402
 import faults  # noqa: E402
 import kills  # noqa: E402
+import memory  # noqa: E402
 import million  # noqa: E402
 import power  # noqa: E402
 import replicas  # noqa: E402
@@ -37,6 +38,7 @@ EXPERIMENTS = {
     "full": (faults.disk_full, "sqlite", True),
     "errors": (faults.errors, "sqlite", True),
     "locked": (faults.locked, "sqlite", True),
+    "memory": (memory.memory, "sqlite", True),
     "restart": (scale.restart, "both", False),
     "million": (million.million, "both", True),
     "db-stop": (replicas.database_stop, "postgresql", True),

@@ -15,14 +15,23 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 PORTS = random.SystemRandom()
 
 
+# An address of loopback that no other program uses: while a server or the next hop is down, nobody
+# who looks for a free port on 127.0.0.1 gets theirs.
+ADDRESS = "127." + ".".join(str(PORTS.randrange(1, 255)) for _ in range(3))
+
+
 def quiet_port():
-    """A free port outside the range that the kernel takes for outgoing connections: while the
-    server is down nobody else can get it, nor can a client connect to itself on it."""
+    """A free port outside the range that the kernel takes for outgoing connections, so that a
+    client cannot connect to itself on it."""
     for _ in range(1000):
         port = PORTS.randrange(20000, 32000)
-        if procs.can_bind(port):
+        if port not in given and procs.can_bind(port, ADDRESS):
+            given.add(port)
             return port
     raise procs.Failed("no free port between 20000 and 32000")
+
+
+given = set()  # by quiet_port
 
 
 class Run:
@@ -34,6 +43,7 @@ class Run:
         self.how = None     # "kill" or "term"
         self.frozen = []    # (SIGSTOP, SIGCONT)
         self.ready = None   # seconds from start to listening
+        self.failing = False  # what the next hop had taken could not be written down for a while
 
 
 class Koukan:
@@ -47,6 +57,7 @@ class Koukan:
         self.values = {
             "gateway_port": quiet_port(), "router_port": quiet_port(), "mx_port": quiet_port(),
             "msa_port": quiet_port(), "sink_port": sink_port, "url": url, "log_level": "info",
+            "address": ADDRESS,
             "spill_dir": os.path.join(folder, "spill"), "session_refresh": 1, **values}
         os.makedirs(self.values["spill_dir"], exist_ok=True)
         self.runs = []
@@ -64,7 +75,7 @@ class Koukan:
 
     @property
     def rest(self):
-        return f"http://127.0.0.1:{self.values['router_port']}"
+        return f"http://{ADDRESS}:{self.values['router_port']}"
 
     def config(self, name):
         with open(os.path.join(HERE, "config", name), encoding="utf-8") as file:

@@ -11,6 +11,7 @@ import time
 
 import letters
 from hop import Hop, address_of
+from server import ADDRESS
 
 FINAL_RCPT = re.compile(rb"^Final-Recipient: *rfc822; *<?([^>\s]+)>?\r$", re.M | re.I)
 GENERATION = re.compile(r"run-(\d+)\.")
@@ -25,13 +26,6 @@ class Copy:
     def __init__(self, generation, cut, digest):
         self.time, self.generation, self.cut = time.monotonic(), generation, cut
         self.digest = digest
-
-
-class Nothing:
-    """A list that keeps nothing: the base class collects what would be gigabytes here."""
-
-    def append(self, _):
-        pass
 
 
 class Sink(Hop):
@@ -50,10 +44,8 @@ class Sink(Hop):
         self.last = time.monotonic()
         self.delay = 0.0
         super().__init__(port, on_mail=self.judge_mail, on_rcpt=self.judge_rcpt,
-                         on_data=self.judge_data)
-        self.taken = Nothing()
-        self.commands = Nothing()
-        self.cut = Nothing()
+                         on_data=self.judge_data, host=ADDRESS)
+        self.taken = self.commands = self.cut = letters.Nothing()
 
     def serve(self, connection):
         # Pipelined commands are answered one by one: without this each answer waits for an ACK.
@@ -63,7 +55,11 @@ class Sink(Hop):
     def set_mode(self, mode):
         if mode == self.mode:
             return
-        was, self.mode = self.mode, mode
+        if self.mode == "down":  # before the mode says so: the next change tries again if it fails
+            self.listener = socket.create_server((self.host, self.port), backlog=256)
+            self.thread = threading.Thread(target=self.accept, daemon=True)
+            self.thread.start()
+        self.mode = mode
         if mode == "down":
             try:
                 self.listener.shutdown(socket.SHUT_RDWR)
@@ -71,10 +67,6 @@ class Sink(Hop):
                 pass
             self.listener.close()
             self.thread.join(timeout=5)
-        elif was == "down":
-            self.listener = socket.create_server(("127.0.0.1", self.port), backlog=256)
-            self.thread = threading.Thread(target=self.accept, daemon=True)
-            self.thread.start()
 
     def judge_mail(self, _):
         return "421 4.3.2 closing for now" if self.mode == "down" else None

@@ -3,6 +3,9 @@
  *
  * FOLDER/full    while it exists nothing can be written to files in the folder
  * FOLDER/clock   the wall clock is ahead by the seconds in this file, which may be negative
+ * FOLDER/stall   while it exists no flush of a file ends; FOLDER/stalled appears when one has begun
+ * FOLDER/slow    while it exists each turn of an event loop takes 0.2 s more, as on a machine that
+ *                has too much to do
  *
  * Tests only; never part of the product. */
 #define _GNU_SOURCE
@@ -13,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/types.h>
 #include <time.h>
 #include <unistd.h>
@@ -79,4 +83,37 @@ ssize_t
 pwrite64(int fd, const void *data, size_t len, off64_t at)
 {
 	return write_at("pwrite64", fd, data, len, at);
+}
+
+int
+fdatasync(int fd)
+{
+	const char *folder = getenv("KOUKAN_TEST_FAULTS");
+	char path[PATH_MAX];
+	while (folder != NULL) {
+		snprintf(path, sizeof(path), "%s/stall", folder);
+		if (access(path, F_OK) != 0)
+			break;
+		snprintf(path, sizeof(path), "%s/stalled", folder);
+		int mark = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+		if (mark >= 0)
+			close(mark);
+		usleep(5000);
+	}
+	return ((int (*)(int))dlsym(RTLD_NEXT, "fdatasync"))(fd);
+}
+
+int
+epoll_wait(int fd, struct epoll_event *events, int count, int timeout)
+{
+	typedef int Wait(int, struct epoll_event *, int, int);
+	const char *folder = getenv("KOUKAN_TEST_FAULTS");
+	char path[PATH_MAX];
+	int got = ((Wait *)dlsym(RTLD_NEXT, "epoll_wait"))(fd, events, count, timeout);
+	if (folder != NULL) {
+		snprintf(path, sizeof(path), "%s/slow", folder);
+		if (access(path, F_OK) == 0)
+			usleep(200 * 1000);
+	}
+	return got;
 }

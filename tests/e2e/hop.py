@@ -15,14 +15,15 @@ class Message:
 
 
 class Hop:
-    """Listens on 127.0.0.1:port (0: any) at once.  `on_mail(address)`, `on_rcpt(address)` and
+    """Listens on host:port (0: any) at once.  `on_mail(address)`, `on_rcpt(address)` and
     `on_data(message)` may return another reply ("451 later"), or None for 250, or DROP to cut the
     connection without a reply."""
 
     DROP = object()
 
     def __init__(self, port=0, on_mail=None, on_rcpt=None, on_data=None, greeting="220 hop ESMTP",
-                 extensions=("PIPELINING", "8BITMIME", "SMTPUTF8", "SIZE 50000000")):
+                 extensions=("PIPELINING", "8BITMIME", "SMTPUTF8", "SIZE 50000000"),
+                 host="127.0.0.1"):
         self.on_mail, self.on_rcpt, self.on_data = on_mail, on_rcpt, on_data
         self.greeting, self.extensions = greeting, extensions
         self.lock = threading.Lock()
@@ -31,7 +32,8 @@ class Hop:
         self.sessions = 0
         self.commands = []
         self.connections = set()
-        self.listener = socket.create_server(("127.0.0.1", port), backlog=128)
+        self.host = host
+        self.listener = socket.create_server((host, port), backlog=128)
         self.port = self.listener.getsockname()[1]
         self.thread = threading.Thread(target=self.accept, daemon=True)
         self.thread.start()
@@ -67,9 +69,9 @@ class Hop:
             with self.lock:
                 self.commands.append(command)
             verb = command[:4].upper()
-            if verb in ("EHLO", "HELO"):
+            if verb in ("EHLO", "HELO", "LHLO"):
                 ehlo = command[5:]
-                names = ["hop", *(self.extensions if verb == "EHLO" else ())]
+                names = ["hop", *(self.extensions if verb != "HELO" else ())]
                 connection.sendall("".join(
                     f"250{'-' if i < len(names) - 1 else ' '}{name}\r\n"
                     for i, name in enumerate(names)).encode())

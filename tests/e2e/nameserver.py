@@ -25,10 +25,12 @@ def quoted(text):
 
 
 class Nameserver:
-    """`zone`: {name: {type: [records] or a fault}}; TXT records are given as plain text.  Names
-    that are not in it do not exist.  `asked` counts questions by (name, type)."""
+    """`zone`: {name: {type: [records] or a fault}}; TXT records are given as plain text, "delay"
+    is the number of seconds that an answer takes, "fault" one that holds for all types.  Names that are not in it do not exist.  `asked`
+    counts questions by (name, type)."""
 
-    def __init__(self, zone):
+    def __init__(self, zone, ttl=60):
+        self.ttl = ttl
         self.zone = {name.lower().rstrip("."): rows for name, rows in zone.items()}
         self.asked = {}
         self.lock = threading.Lock()
@@ -85,6 +87,7 @@ class Nameserver:
         kind = dns.rdatatype.to_text(question.rdtype)
         with self.lock:
             self.asked[name, kind] = self.asked.get((name, kind), 0) + 1
+        time.sleep(self.zone.get(name, {}).get("delay", 0))
         reply = dns.message.make_response(query)
         reply.flags |= dns.flags.RA
         fault = self.fill(reply, question, name, kind)
@@ -116,12 +119,12 @@ class Nameserver:
                 return records
             if records:
                 texts = [quoted(record) for record in records] if kind == "TXT" else records
-                reply.answer.append(dns.rrset.from_text(owner, 60, dns.rdataclass.IN, kind,
+                reply.answer.append(dns.rrset.from_text(owner, self.ttl, dns.rdataclass.IN, kind,
                                                         *texts))
                 return fault
             if "CNAME" not in rows:
                 return fault
-            reply.answer.append(dns.rrset.from_text(owner, 60, dns.rdataclass.IN, "CNAME",
+            reply.answer.append(dns.rrset.from_text(owner, self.ttl, dns.rdataclass.IN, "CNAME",
                                                     *rows["CNAME"]))
             owner = dns.name.from_text(rows["CNAME"][0])
             name = rows["CNAME"][0].lower().rstrip(".")

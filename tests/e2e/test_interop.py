@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Other people's SMTP clients as they relay to us: Postfix's own, smtp-source, swaks with
 PIPELINING.  (Postfix as next hop, smtp-sink: test_smtp_client.py; curl, msmtp, swaks, smtplib
-with TLS and AUTH: test_smtp_server.py.  Exim and OpenSMTPD do not install beside Postfix.)"""
+with TLS and AUTH: test_smtp_server.py; Exim: test_interop_exim.py.)"""
 import os
 import shutil
 import smtplib

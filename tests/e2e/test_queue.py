@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The queue under its operator, under a dead destination, under a poison message; its clean-up."""
 import json
+import os
 import re
+import sqlite3
 import subprocess
 import threading
 import time
@@ -286,6 +288,40 @@ def test_store_commands(world, tmp_path):
     for arguments in ([], ["init"], ["nonsense", path], ["check", path, path], ["check", "-x"]):
         assert run(*arguments).returncode == 2, arguments
     assert run("--help").returncode == 0
+
+
+def refuses_to_start(world, *argv):
+    """What the router says when it does not start."""
+    done = subprocess.run([*argv, world.binary, "router", world.config("router.yaml")],
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60, check=False)
+    assert done.returncode == 1, done
+    text = done.stderr.decode()
+    assert "cannot start" in text and "server.ready" not in text, text
+    return text
+
+
+def test_start_on_a_newer_schema(world):
+    world.start()
+    world.stop_servers()
+    path = os.path.join(world.values["state_dir"], "koukan.db")
+    with sqlite3.connect(path) as database:
+        version = database.execute("PRAGMA user_version").fetchone()[0]
+        database.execute(f"PRAGMA user_version={version + 1}")
+    database.close()
+    text = refuses_to_start(world)
+    assert "koukan.db" in text and str(version + 1) in text and "newer" in text, text
+
+
+READ_ONLY = 'mount --bind "$1" "$1" && mount -o remount,ro,bind "$1" && shift && exec "$@"'
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+def test_start_on_a_read_only_file_system(world):
+    world.start()
+    world.stop_servers()
+    text = refuses_to_start(world, "unshare", "--mount", "sh", "-c", READ_ONLY, "sh",
+                            world.values["state_dir"])
+    assert "koukan.db" in text and "Read-only file system" in text, text
 
 
 # ---- cancel ----

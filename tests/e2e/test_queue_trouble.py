@@ -3,6 +3,7 @@
 a wall clock that jumps."""
 import os
 import shlex
+import signal
 import subprocess
 import time
 
@@ -24,12 +25,21 @@ class Faults:
     def __init__(self, world):
         self.folder = os.path.realpath(world.values["state_dir"])
 
-    def fill(self):
-        with open(os.path.join(self.folder, "full"), "w", encoding="utf-8"):
+    def begin(self, name):
+        with open(os.path.join(self.folder, name), "w", encoding="utf-8"):
             pass
 
+    def end(self, name):
+        os.unlink(os.path.join(self.folder, name))
+
+    def has_begun(self, name):
+        return os.path.exists(os.path.join(self.folder, name))
+
+    def fill(self):
+        self.begin("full")
+
     def empty(self):
-        os.unlink(os.path.join(self.folder, "full"))
+        self.end("full")
 
     def set_clock(self, seconds):
         path = os.path.join(self.folder, "clock")
@@ -212,6 +222,79 @@ def test_answers_of_a_full_disk(world, faults):
         tool.run(world, "retry", "--all")
         hop.wait_for(mark)
     assert len(tool.rows(world, "--state", "any")) == 2, "what was refused is not there"
+
+
+# ---- an ordered end ----
+
+def terminate(world):
+    world.router_server.signal(signal.SIGTERM)
+    if world.router_server is not world.smtp_server:
+        world.smtp_server.signal(signal.SIGTERM)
+    procs.wait_until(lambda: "server.stopping" in world.router_server.err(), "the stop",
+                     alive=world.router_server)
+
+
+def wait_end(world):
+    assert world.router_server.finish(40) == 0, world.router_server.tail()
+    world.procs.remove(world.router_server)
+    world.servers.remove(world.router_server)
+
+
+def test_end_on_a_busy_machine(world, faults):
+    """A worker that gets no turn for a while is not taken for one that has nothing to do."""
+    world.start("two")
+    with Raw(world.ingress) as client:
+        assert client.code(f"MAIL FROM:<{ALICE}>") == 250
+        faults.begin("slow")
+        world.smtp_server.signal(signal.SIGTERM)
+        procs.wait_until(lambda: "server.stopping" in world.smtp_server.err(), "the stop")
+        assert 400 <= client.code("RCPT TO:<bob@one.example>") < 600, "cut without a word"
+    assert world.smtp_server.finish() == 0
+
+
+def test_end_waits_until_a_delivery_is_written(world, faults):
+    """The disk is full just when the next hop takes the message: no reason to send it twice."""
+    hop = world.hop(on_data=lambda _: faults.fill())
+    world.start()
+    mark = token()
+    tool.submit(world, mark, "bob@one.example")
+
+    def failures():
+        return world.router_server.err().count("store.update_failed")
+    procs.wait_until(lambda: failures() > 0, "a result that cannot be written")
+    terminate(world)
+    seen = failures()
+    procs.wait_until(lambda: failures() > seen, "another try", alive=world.router_server)
+    hop.on_data = None
+    faults.empty()
+    wait_end(world)
+    world.start()
+    other = token()
+    tool.submit(world, other, "bob@one.example")
+    hop.wait_for(other)
+    assert len(hop.with_text(mark)) == 1
+
+
+def test_what_is_claimed_at_the_end_waits_for_the_next_start(world, faults):
+    """A claim that is being written when the end begins starts no delivery, which might be cut."""
+    hop = world.hop(on_rcpt=later)
+    world.start()
+    mark = token()
+    location = tool.submit(world, mark, "later@one.example")
+    with Raw(world.ingress) as client:
+        assert client.code(f"MAIL FROM:<{ALICE}>") == 250  # holds up the end
+        tool.wait_attempts(world, location)
+        faults.begin("stall")
+        procs.wait_until(lambda: faults.has_begun("stalled"), "the claim of its second attempt")
+        hop.on_rcpt = None
+        terminate(world)
+        faults.end("stall")
+        procs.wait_until(lambda: "queue.not_started" in world.router_server.err(), "its claim")
+        assert client.code("NOOP") == 250
+        assert not hop.with_text(mark)
+    wait_end(world)
+    world.start()
+    hop.wait_for(mark)
 
 
 # ---- the clock ----

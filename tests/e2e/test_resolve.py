@@ -4,6 +4,7 @@ import subprocess
 
 import pytest
 
+from mail import Rest, token
 from nameserver import SERVFAIL, SILENT, TRUNCATED, Nameserver
 from world import BINARY
 
@@ -30,7 +31,11 @@ ZONE = {
     "many.test": {"MX": [f"{n} m{n}.test." for n in range(1, 60)]},
     **{f"m{n}.test": {"A": [f"198.51.100.{n}"]} for n in range(1, 60)},
     "silent.test": {"MX": SILENT},
-    "cut.test": {"MX": TRUNCATED},
+    "cut.test": {"MX": ["10 a.test."], "fault": TRUNCATED},  # whole over TCP
+    "lan2.test": {"MX": ["10 zero.test.", "20 link.test."]},
+    "zero.test": {"A": ["0.0.0.0"]},
+    "link.test": {"A": ["169.254.1.1"], "AAAA": ["fe80::1"]},
+    "hostloop.test": {"MX": ["10 loop1.test."]},
 }
 
 CASES = [
@@ -50,6 +55,9 @@ CASES = [
     ("home.test", "NX", []),
     ("many.test", "OK", [f"198.51.100.{n}" for n in range(1, 11)]),
     ("bad name.test", "NX", []),
+    ("cut.test", "OK", ["198.51.100.1", "2001:db8::1"]),
+    ("lan2.test", "NX", []),
+    ("hostloop.test", "TEMP", []),
 ]
 
 
@@ -82,6 +90,51 @@ def test_it_says_why(server):
     text = resolve(server, "us.test")[2]
     assert "(this is us)" in text and "not before ourselves" in text
     assert "null MX" in resolve(server, "null.test")[2]
+
+
+# What the sender of a message is told; who has an address is not here, since nothing may leave
+# this machine.
+ANSWERS = {
+    "nowhere.test": (550, "5.1.2 "),
+    "null.test": (556, "5.1.10 "),
+    "home.test": (550, "5.4.6 "),
+    "private.test": (550, "5.1.2 "),
+    "lan2.test": (550, "5.1.2 "),
+    "dangling.test": (450, "4.4.3 "),
+    "hostloop.test": (450, "4.4.3 "),
+    "loop1.test": (450, "4.4.3 "),
+    "nothing.test": (450, "4.4.3 "),
+    "servfail.test": (450, "4.4.3 "),
+    "silent.test": (450, "4.4.3 "),
+    "[127.0.0.1]": (550, "5.1.2 "),
+    "[IPv6:::1]": (550, "5.1.2 "),
+}
+CHAIN = """\
+- name: direct
+  chain:
+  - filter: router
+    policy: {name: dest_domain, destination: {endpoint: gateway}}
+  - filter: dns_resolution
+    suffix: ''
+    own_name: mx.us.test
+  - filter: rest_output
+"""
+
+
+def test_answers(world, server):
+    def edit(text):
+        text = text.replace("\nsender:\n", "\nsender:\n- name: direct\n  output_chain: direct\n")
+        text = text.replace("\nendpoint:\n", "\nendpoint:\n" + CHAIN)
+        return text.replace("  dns_timeout: 1\n",
+                            f"  dns_timeout: 2\n  dns_forward: ['{server.address}']\n")
+    world.start(edit_router=edit)
+    with Rest(world.router_url) as rest:
+        paths = {domain: rest.submit(token(), rcpt=f"bob@{domain}", sender="direct").headers["location"]
+                 for domain in ANSWERS}
+        for domain, (code, text) in ANSWERS.items():
+            tx = rest.wait(paths[domain], lambda tx: "mail_response" in tx).json
+            got = tx["mail_response"]
+            assert got["code"] == code and got["message"].startswith(text), (domain, tx)
 
 
 def test_silence_ends(server):

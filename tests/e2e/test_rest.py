@@ -365,6 +365,38 @@ def test_message_builder_and_reuse(shared, rest):
     assert rest.final(again.headers["location"])["data_response"]["code"] == 250
 
 
+def test_builder_adds_what_is_missing(shared, rest):
+    """Date and Message-ID, the same in each attempt; what is there stays; Bcc never leaves."""
+    import email
+    mark, seen = token(), []
+
+    def later(got):
+        seen.append(email.message_from_bytes(got.data))
+        return "451 later" if len(seen) == 1 else None
+    shared.next_hop.on_data = later
+    try:
+        builder = {"headers": [["from", [{"address": ALICE}]], ["subject", mark],
+                               ["bcc", [{"address": "secret@example.com"}]],
+                               ["Resent-Bcc", "secret@example.com"]],
+                   "text_body": [{"content_type": "text/plain", "content": {"inline": "hi"}}]}
+        created = rest.create(**ENVELOPE, body={"message_builder": builder})
+        assert rest.final(created.headers["location"])["attempt_count"] == 2
+    finally:
+        shared.next_hop.on_data = None
+    first, second = seen
+    assert first["date"] and first["date"] == second["date"]
+    assert re.fullmatch(r"<[\w-]{22}@example\.com>", first["message-id"])
+    assert first["message-id"] == second["message-id"]
+    assert "secret" not in first.as_string()
+    mark = token()
+    builder["headers"] = [["Date", "Fri, 13 Feb 2009 23:31:30 +0000"], ["subject", mark],
+                          ["message-id", [f"{mark}@own.example"]]]
+    rest.final(rest.create(**ENVELOPE, body={"message_builder": builder}).headers["location"])
+    got = email.message_from_bytes(shared.next_hop.wait_for(mark).data)
+    assert got.get_all("date") == ["Fri, 13 Feb 2009 23:31:30 +0000"]
+    assert got.get_all("message-id") == [f"<{mark}@own.example>"]
+
+
 def test_body_reuse(shared, rest):
     mark = token()
     first = rest.submit(mark).headers["location"]

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Builder specs as JSON: refused with a reason, or made into a message whose lines are whole and
- * bounded and whose header has no field that was not asked for. */
+ * bounded, whose header has no field that was not asked for, never a Bcc, and whose text fields
+ * read as they were asked for. */
 #include "fuzz.h"
 
 #include "base/json.h"
 #include "mime/build.h"
 #include "mime/header.h"
 #include "mime/mime.h"
+#include "mime/value.h"
 
 #define MESSAGE_MAX (16 * 1024 * 1024)
 
@@ -31,6 +33,43 @@ asked_for(const json_t *spec, const char *name)
 	return false;
 }
 
+/* The n-th entry of that name; NULL: there is none. */
+static const json_t *
+find_asked(const json_t *spec, const char *name, unsigned n)
+{
+	size_t i;
+	json_t *entry;
+	json_array_foreach(json_object_get(spec, "headers"), i, entry)
+	{
+		const char *asked = json_string_value(json_array_get(entry, 0));
+		if (json_array_size(entry) == 2 && asked != NULL &&
+		    g_ascii_strcasecmp(asked, name) == 0 && n-- == 0)
+			return entry;
+	}
+	return NULL;
+}
+
+/* Text, as far as it does not hold encoded words of its own. */
+static void
+check_text(const json_t *spec, const MimeHeader *header, size_t index, const char *name)
+{
+	unsigned before = 0;
+	for (size_t i = 0; i < index; i++) {
+		g_autofree char *other = mime_field_name(&header->fields[i]);
+		before += strcmp(other, name) == 0;
+	}
+	const json_t *entry = find_asked(spec, name, before);
+	const char *text = json_string_value(json_array_get(entry, 1));
+	const char *asked = json_string_value(json_array_get(entry, 0));
+	if (text == NULL || strstr(text, "=?") != NULL || strcmp(asked, "message-id") == 0 ||
+	    strcmp(asked, "references") == 0 || strcmp(asked, "in-reply-to") == 0)
+		return;
+	g_autofree char *value = mime_field_unfold(&header->fields[index]);
+	g_autofree char *got = mime_decode_text(value);
+	g_autofree char *want = g_strdup(text);
+	k_assert(strcmp(g_strstrip(got), g_strstrip(want)) == 0);
+}
+
 static void
 check_message(const json_t *spec, const char *text, size_t len)
 {
@@ -46,6 +85,9 @@ check_message(const json_t *spec, const char *text, size_t len)
 	for (size_t i = 0; i < header.n_fields; i++) {
 		g_autofree char *name = mime_field_name(&header.fields[i]);
 		k_assert(asked_for(spec, name));
+		k_assert(strcmp(name, "bcc") != 0 && strcmp(name, "resent-bcc") != 0);
+		if (!g_str_has_prefix(name, "content-") && strcmp(name, "mime-version") != 0)
+			check_text(spec, &header, i, name);
 	}
 	mime_header_clear(&header);
 }

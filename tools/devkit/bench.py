@@ -22,8 +22,13 @@ PostgreSQL and Postfix's queue.  Acknowledged/s, CPU, and p50 and p99 of the 250
 
 `latency`: from the client's final dot to the 250, through the same X as `relay`.
 
+`rest`: messages submitted by REST, stored before their 201, delivered by SMTP: rates, CPU, and p50
+and p99 of the 201.
+
 `replicas`: 1, 2 and 3 servers on one PostgreSQL: stored before the 250, then delivered out of the
-queue."""
+queue.
+
+`auth`: CPU of the checks of received mail (SPF, DKIM, DMARC) and of signing what is submitted."""
 import argparse
 import os
 import re
@@ -76,14 +81,17 @@ class Subject:
         servers = self.servers or [self.sink.proc]
         return sum(procs.cpu_seconds(server.pid) for server in servers)
 
+    def source(self, args, messages):
+        return ["smtp-source", "-s", str(args.sessions), "-m", str(messages), "-l", str(args.size),
+                "-f", "alice@example.com", "-t", "bob@example.com", "-M", "localhost",
+                *(["-d"] if args.reuse else []), f"127.0.0.1:{self.port}"]
+
     def round(self, args, messages):
         """(delivered a second, CPU ms a message, arrived)"""
         before, cpu = self.sink.count(), self.cpu_seconds()
-        argv = ["smtp-source", "-s", str(args.sessions), "-m", str(messages), "-l", str(args.size),
-                "-f", "alice@example.com", "-t", "bob@example.com", "-M", "localhost",
-                *(["-d"] if args.reuse else []), f"127.0.0.1:{self.port}"]
         start = time.monotonic()
-        sent = subprocess.run(argv, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        sent = subprocess.run(self.source(args, messages), check=False, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT)
         if sent.returncode != 0:
             raise Failed(f"{self.name}: smtp-source: {sent.stdout.decode()[-500:]}\n"
                          + "\n".join(server.tail(2000) for server in self.servers))
@@ -204,7 +212,7 @@ def relay_one_way(args, binary):
 
 
 def add_arguments(parser):
-    parser.add_argument("what", choices=["relay", "store", "latency", "replicas"])
+    parser.add_argument("what", choices=["relay", "store", "latency", "rest", "replicas", "auth"])
     parser.add_argument("--messages", type=int, default=3000, metavar="N", help="a round (3000)")
     parser.add_argument("--sessions", type=int, metavar="N",
                         help="at a time (relay, latency: 10, else 50)")
@@ -213,7 +221,8 @@ def add_arguments(parser):
     parser.add_argument("--reuse", action=argparse.BooleanOptionalAction,
                         help="relay: sessions that stay open for many messages (both)")
     parser.add_argument("--only", nargs="+", choices=["nothing", "serve", "two", "postfix",
-                                                           "sqlite", "postgresql"])
+                                                           "sqlite", "postgresql", "plain",
+                                                           "ingress", "rsa", "ed25519"])
     parser.add_argument("--fsync-ms", type=float, default=0, metavar="MS",
                         help="store: added to each flush")
     parser.add_argument("--hop", choices=["down", "4xx"], default="down",
@@ -231,6 +240,13 @@ def main(args):
     if args.what == "latency":
         from devkit import bench_latency
         return bench_latency.latency(args)
+    if args.what == "rest":
+        from devkit import bench_rest
+        return bench_rest.rest(args)
+    if args.what == "auth":
+        from devkit import bench_auth
+        args.sessions = args.sessions or 10
+        return bench_auth.auth(args)
     if args.what == "replicas":
         from devkit import bench_replicas
         args.sessions = args.sessions or 50

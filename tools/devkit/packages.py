@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Installs exactly the Debian packages that a verb needs and that are missing."""
+import glob
 import os
 import shutil
 import subprocess
+import tempfile
 
-from devkit.common import Failed, run, say
+from devkit.common import ROOT, Failed, run, say
 
 SETS = {
     "build": [
@@ -16,11 +18,14 @@ SETS = {
     ],
     "clang": ["clang", "libclang-rt-14-dev", "llvm-14"],
     "lint": ["clang-format", "git"],
-    "test": ["curl", "msmtp", "postfix", "postgresql", "python3-authres", "python3-dkim",
+    "test": ["curl", "iproute2", "libnet-ssleay-perl", "make", "msmtp", "nsd", "openssl",
+             "postfix", "postgresql", "python3-authres", "python3-dkim",
              "python3-dnspython", "python3-nacl", "python3-pytest", "python3-spf", "python3-yaml", "swaks"],
     "bench": ["postfix"],
     "crash": ["e2fsprogs", "gcc", "libc6-dev", "mount", "strace"],
 }
+
+UNPACKED = ["exim4-daemon-light"]  # conflicts with postfix
 
 
 def missing(names):
@@ -50,6 +55,13 @@ def preseed_postfix():
                    input=b"postfix postfix/main_mailer_type select No configuration\n")
 
 
+def mask_nsd():
+    """Only the program is wanted: no name server starts now or at the next boot."""
+    units = "/etc/systemd/system"
+    if os.path.isdir(units):
+        run(as_root(["ln", "-sfn", "/dev/null", os.path.join(units, "nsd.service")]))
+
+
 def ensure(*sets):
     """Makes sure that the packages of these sets are there.  Costs one dpkg-query when they are."""
     if shutil.which("dpkg-query") is None:
@@ -62,6 +74,8 @@ def ensure(*sets):
     say("installing " + " ".join(lacking))
     if "postfix" in lacking:
         preseed_postfix()
+    if "nsd" in lacking:
+        mask_nsd()
     install = as_root(["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-y",
                        "--no-install-recommends", *lacking])
     if run(install, check=False, quiet=True).returncode == 0:
@@ -69,3 +83,33 @@ def ensure(*sets):
     # The usual reason on a fresh machine: there are no package lists yet.
     run(as_root(["apt-get", "update"]))
     run(install)
+
+
+def unpacked(name):
+    """Where `unpack` puts a package."""
+    return os.path.join(ROOT, "build", "unpacked", name)
+
+
+def unpack(*names):
+    """Debian packages that cannot be installed beside others, as files below build/unpacked.  When
+    one cannot be had the tests that want it are skipped."""
+    for name in names:
+        folder = unpacked(name)
+        if os.path.isdir(folder) or shutil.which("dpkg-deb") is None:
+            continue
+        with tempfile.TemporaryDirectory(prefix="koukan-deb-") as scratch:
+            for command in (["apt-get", "download", name], ["apt-get", "update"],
+                            ["apt-get", "download", name]):
+                fetched = glob.glob(os.path.join(scratch, "*.deb"))
+                if not fetched:
+                    run(as_root(command) if command[1] == "update" else command, cwd=scratch,
+                        check=False, quiet=True)
+            fetched = glob.glob(os.path.join(scratch, "*.deb"))
+            if fetched:
+                say(f"unpacking {name}")
+                whole = os.path.join(scratch, "whole")
+                run(["dpkg-deb", "-x", fetched[0], whole], quiet=True)
+                os.makedirs(os.path.dirname(folder), exist_ok=True)
+                shutil.move(whole, folder)
+            else:
+                say(f"{name} cannot be had: its tests are skipped")

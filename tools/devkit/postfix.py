@@ -71,6 +71,11 @@ class Postfix:
                 file.write(text.format(**values))
         self.master = None
 
+    def set(self, name, value):
+        """A parameter of main.cf; before `start`."""
+        with open(os.path.join(self.folder, "main.cf"), "a", encoding="ascii") as file:
+            file.write(f"{name} = {value}\n")
+
     def start(self):
         for name in ("spool", "data"):
             os.makedirs(os.path.join(self.folder, name), exist_ok=True)

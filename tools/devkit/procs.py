@@ -61,9 +61,9 @@ def free_port():
 named_ports = set()  # by this process: two of one configuration must differ
 
 
-def can_bind(port):
+def can_bind(port, ipv4="127.0.0.1"):
     """Is the port free on IPv4 and IPv6 loopback?"""
-    for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+    for family, address in ((socket.AF_INET, ipv4), (socket.AF_INET6, "::1")):
         try:
             with socket.socket(family, socket.SOCK_STREAM) as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -77,14 +77,15 @@ def can_bind(port):
 class Proc:
     """One child process with its output in files.  Its end is noticed by `stop` or `finish`."""
 
-    def __init__(self, name, argv, folder, *, env=None, stdin=None, cwd=None, new_session=False):
+    def __init__(self, name, argv, folder, *, env=None, stdin=None, cwd=None, new_session=False,
+                 pass_fds=()):
         self.name, self.argv = name, argv
         self.out_path = os.path.join(folder, name + ".out")
         self.err_path = os.path.join(folder, name + ".err")
         with open(self.out_path, "ab") as out, open(self.err_path, "ab") as err:
             self.popen = subprocess.Popen(
                 argv, stdin=stdin or subprocess.DEVNULL, stdout=out, stderr=err, cwd=cwd,
-                start_new_session=new_session,
+                start_new_session=new_session, pass_fds=pass_fds,
                 env=dict(os.environ, **(env or {})))
         self.pid = self.popen.pid
 
@@ -138,12 +139,12 @@ class Proc:
 class Server(Proc):
     """`koukan serve|gateway|router` with --listen-info."""
 
-    def __init__(self, name, binary, arguments, folder, *, env=None):
+    def __init__(self, name, binary, arguments, folder, *, env=None, pass_fds=()):
         self.info_path = os.path.join(folder, name + ".listen.json")
         if os.path.exists(self.info_path):
             os.unlink(self.info_path)
         super().__init__(name, [binary, *arguments, "--listen-info", self.info_path], folder,
-                         env=env)
+                         env=env, pass_fds=pass_fds)
         self.info = None
 
     def wait_ready(self, seconds=20.0):

@@ -187,6 +187,7 @@ def add_arguments(parser):
 def main(args):
     watch = Stopwatch()
     packages.ensure("build", "test", *([] if args.quick or args.k or args.tsan else ["clang"]))
+    packages.unpack(*packages.UNPACKED)
     tally = Tally()
     plan(args, tally)
     say(f"-- all tests: {watch}")

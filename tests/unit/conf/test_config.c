@@ -643,6 +643,7 @@ test_gateway_problems(void **state)
 		{SERVICE(", cert: c, key: k, smtps: on, proxy_protocol_timeout: 5"), ""},
 		{SERVICE(", xclient_from: [10.0.0.0/8, nowhere]"),
 		 "t:4:68: error: 'xclient_from': 'nowhere' is no network\n"},
+		{SERVICE(", socket: smtp"), ""},
 		{SERVICE(", require_auth: yes"),
 		 "t:4:68: error: 'require_auth' without 'auth_secrets': nobody could send\n"},
 		{SERVICE(", client_ca: f"),
@@ -685,6 +686,11 @@ test_gateway_problems(void **state)
 		 "smtp_listener: {services: [{addr: [h, 0], endpoint: mx, sender: s}, {addr: "
 		 "[h, 0], endpoint: mx, sender: s}]}\n",
 		 ""},
+		{OUTPUTS
+		 "smtp_listener: {services: [{addr: [h, 0], endpoint: mx, sender: s, socket: a}, "
+		 "{addr: [h, 0], endpoint: mx, sender: s, socket: b}, {addr: [h, 0], endpoint: mx, "
+		 "sender: s, socket: a}]}\n",
+		 "t:2:180: error: 'socket': 'a' is another service's already\n"},
 		{"rest_output: [{name: a, endpoint: http://h}, {name: a, endpoint: h}]\n",
 		 "t:1:53: error: rest_output 'a' stands twice, first in line 1\n"
 		 "t:1:66: error: 'endpoint' must be an http:// or https:// URL, not 'h'\n"},

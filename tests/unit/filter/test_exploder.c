@@ -87,6 +87,8 @@ typedef struct Case {
 
 static const Case cases[] = {
 	{"mx_single_rcpt_mail_perm", MX, {{501, 502, 0}}, {"502 rcpt 502"}, NULL, {0}},
+	/* The next hop, or the chain before it, refuses at MAIL: its reason, not "bad sequence". */
+	{"mx_single_rcpt_mail_perm_rcpt_503", MX, {{550, 503, 0}}, {"550 mail 550"}, NULL, {0}},
 	{"mx_single_rcpt_mail_perm_alone",
 	 MX,
 	 {{501, 0, 0}},

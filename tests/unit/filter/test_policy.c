@@ -214,35 +214,88 @@ test_auth_users(void **state)
 }
 
 static void
+check_match(const MatchCase *c)
+{
+	static const char *const wants[] = {
+		[NO] = "{\"matched_tags\":[\"t\"],\"matched_rules\":[\"second\"]}",
+		[YES] = "{\"matched_tags\":[\"t\"],\"matched_rules\":[\"first\"]}",
+		[UNMET] = "-",
+	};
+	/* A second rule of the group shows whether the first one was unmet. */
+	g_autofree char *yaml = g_strdup_printf(
+		"- {filter: policy_action, tag: t, name: first, match: %s}\n"
+		"- {filter: policy_action, tag: t, name: second}\n" END,
+		c->match);
+	Harness *h = setup(yaml);
+	signal_text = c->signal;
+	signal_news = TX_NEW_MAIL_FROM;
+	if (c->output != NULL)
+		start_with_signal(h, c->output);
+	else
+		harness_start(h);
+	client(h);
+	harness_mail(h, "alice@example.com");
+	harness_turn(h);
+	g_autofree char *got = outputs(h);
+	if (strcmp(got, wants[c->want]) != 0)
+		fail_msg("%s: %s", c->match, got);
+	harness_free(h);
+}
+
+static void
 test_matchers(void **state)
 {
 	(void)state;
-	for (size_t i = 0; i < G_N_ELEMENTS(match_cases); i++) {
-		const MatchCase *c = &match_cases[i];
-		/* A second rule of the group shows whether the first one was unmet. */
-		g_autofree char *yaml = g_strdup_printf(
-			"- {filter: policy_action, tag: t, name: first, match: %s}\n"
-			"- {filter: policy_action, tag: t, name: second}\n" END,
-			c->match);
-		Harness *h = setup(yaml);
-		signal_text = c->signal;
-		signal_news = TX_NEW_MAIL_FROM;
-		if (c->output != NULL)
-			start_with_signal(h, c->output);
-		else
-			harness_start(h);
-		client(h);
-		harness_mail(h, "alice@example.com");
-		harness_turn(h);
-		g_autofree char *got = outputs(h);
-		static const char *const wants[] = {
-			[NO] = "{\"matched_tags\":[\"t\"],\"matched_rules\":[\"second\"]}",
-			[YES] = "{\"matched_tags\":[\"t\"],\"matched_rules\":[\"first\"]}",
-			[UNMET] = "-",
+	for (size_t i = 0; i < G_N_ELEMENTS(match_cases); i++)
+		check_match(&match_cases[i]);
+}
+
+/* The whole of three-valued logic: left to right, the first operand that is not neutral decides, be
+ * it that it cannot be answered yet. */
+static void
+test_truth_table(void **state)
+{
+	(void)state;
+	static const char *const operands[] = {
+		[NO] = "{matcher: smtp_auth}",
+		[YES] = "{matcher: smtp_tls}",
+		[UNMET] = "{matcher: " SPF "}",
+	};
+	static const struct {
+		Want a, b, any, all, not_a;
+	} rows[] = {
+		{NO, NO, NO, NO, YES},
+		{NO, YES, YES, NO, YES},
+		{NO, UNMET, UNMET, NO, YES},
+		{YES, NO, YES, NO, NO},
+		{YES, YES, YES, YES, NO},
+		{YES, UNMET, YES, UNMET, NO},
+		{UNMET, NO, UNMET, UNMET, UNMET},
+		{UNMET, YES, UNMET, UNMET, UNMET},
+		{UNMET, UNMET, UNMET, UNMET, UNMET},
+	};
+	for (size_t i = 0; i < G_N_ELEMENTS(rows); i++) {
+		const char *a = operands[rows[i].a], *b = operands[rows[i].b];
+		const struct {
+			const char *form;
+			Want want;
+		} forms[] = {
+			{"{any: [%s, %s]}", rows[i].any},
+			{"{all: [%s, %s]}", rows[i].all},
+			{"{not: {not: {any: [%s, %s]}}}", rows[i].any},
+			/* De Morgan */
+			{"{not: {all: [{not: %s}, {not: %s}]}}", rows[i].any},
+			{"{not: {any: [{not: %s}, {not: %s}]}}", rows[i].all},
+			{"{any: [{not: %s}, {all: [%s, {matcher: smtp_auth}]}]}",
+			 rows[i].not_a == NO && rows[i].b == UNMET ? UNMET : rows[i].not_a},
 		};
-		if (strcmp(got, wants[c->want]) != 0)
-			fail_msg("%s: %s", c->match, got);
-		harness_free(h);
+		for (size_t j = 0; j < G_N_ELEMENTS(forms); j++) {
+			g_auto(GStrv) parts = g_strsplit(forms[j].form, "%s", 3);
+			g_autofree char *match = g_strconcat(parts[0], a, parts[1], b, parts[2],
+							     NULL);
+			const MatchCase c = {match, NULL, NULL, forms[j].want};
+			check_match(&c);
+		}
 	}
 }
 
@@ -651,23 +704,15 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_matchers),
-		cmocka_unit_test(test_auth_users),
-		cmocka_unit_test(test_faults),
-		cmocka_unit_test(test_rcpt_matchers),
-		cmocka_unit_test(test_dns_per_rcpt),
-		cmocka_unit_test(test_num_rcpts),
-		cmocka_unit_test(test_trivial),
-		cmocka_unit_test(test_reject),
-		cmocka_unit_test(test_reject_one_shot),
-		cmocka_unit_test(test_header_from),
-		cmocka_unit_test(test_reject_body),
-		cmocka_unit_test(test_preconditions),
-		cmocka_unit_test(test_per_rcpt_pipelining),
-		cmocka_unit_test(test_percent),
-		cmocka_unit_test(test_conf_errors),
-		cmocka_unit_test(test_depth),
-		cmocka_unit_test(test_aliases),
+		cmocka_unit_test(test_matchers),      cmocka_unit_test(test_truth_table),
+		cmocka_unit_test(test_auth_users),    cmocka_unit_test(test_faults),
+		cmocka_unit_test(test_rcpt_matchers), cmocka_unit_test(test_dns_per_rcpt),
+		cmocka_unit_test(test_num_rcpts),     cmocka_unit_test(test_trivial),
+		cmocka_unit_test(test_reject),        cmocka_unit_test(test_reject_one_shot),
+		cmocka_unit_test(test_header_from),   cmocka_unit_test(test_reject_body),
+		cmocka_unit_test(test_preconditions), cmocka_unit_test(test_per_rcpt_pipelining),
+		cmocka_unit_test(test_percent),       cmocka_unit_test(test_conf_errors),
+		cmocka_unit_test(test_depth),         cmocka_unit_test(test_aliases),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -318,6 +318,9 @@ test_registry(void **state)
 	for (const FilterKind *const *kind = filter_kinds(); *kind != NULL; kind++) {
 		assert_ptr_equal(filter_kind((*kind)->name), *kind);
 		assert_non_null((*kind)->doc);
+		/* exploder_upstream is no part of any configuration */
+		assert_int_equal((*kind)->example != NULL,
+				 strcmp((*kind)->name, "exploder_upstream") != 0);
 		assert_non_null((*kind)->update);
 		for (const ConfKey *key = (*kind)->keys; key != NULL && key->name != NULL; key++)
 			assert_non_null(key->doc);

@@ -43,6 +43,9 @@ static const Zone zone[] = {
 	{NULL, 0, 0, {NULL}},
 };
 
+/* Results NX with a reason of their own. */
+enum { NULL_MX = 101, LOOP = 201 };
+
 typedef struct ResolveCase {
 	const char *name, *chain;
 	int result;           /* -1: none */
@@ -74,11 +77,11 @@ static const ResolveCase resolve_cases[] = {
 	 {"192.0.2.1", "192.0.2.2", "2001:db8::1"}},
 	{"we are the best ourselves",
 	 ROUTE(H("mx.example")) "- {filter: dns_resolution, suffix: '', own_name: a.mx.example, own_addresses: []}\n" END,
-	 1,
+	 LOOP,
 	 {NULL}},
 	{"implicit mx, ourselves",
 	 ROUTE(H("nomx.example")) "- {filter: dns_resolution, suffix: '', own_name: nomx.example, own_addresses: []}\n" END,
-	 1,
+	 LOOP,
 	 {NULL}},
 	{"no mx", ROUTE(H("nomx.example")) ALL END, 0, {"192.0.2.9"}},
 	{"ipv6", ROUTE(H("v6.example")) ALL END, 0, {"2001:db8::9"}},
@@ -88,7 +91,7 @@ static const ResolveCase resolve_cases[] = {
 	 {"192.0.2.9", "2001:db8::9"}},
 	{"one host without answer", ROUTE(H("half.example")) ALL END, 0, {"192.0.2.9"}},
 	{"empty", ROUTE(H("empty.example")) ALL END, 2, {NULL}},
-	{"null mx", ROUTE(H("null.example")) ALL END, 1, {NULL}},
+	{"null mx", ROUTE(H("null.example")) ALL END, NULL_MX, {NULL}},
 	{"nxdomain", ROUTE(H("none.example")) ALL END, 1, {NULL}},
 	{"servfail", ROUTE(H("temp.example")) ALL END, 2, {NULL}},
 	{"one of two fails", ROUTE(H("nomx.example") "," H("none.example")) ALL END, 1, {NULL}},
@@ -113,6 +116,21 @@ static const ResolveCase resolve_cases[] = {
 	 {"before", "127.0.0.1", "behind"}},
 };
 
+static const char *
+refusal(int result)
+{
+	switch (result) {
+	case 1:
+		return "550 5.1.2 no mail host for the recipient's domain";
+	case NULL_MX:
+		return "556 5.1.10 the recipient's domain takes no mail (null MX)";
+	case LOOP:
+		return "550 5.4.6 mail for the recipient's domain would come back to us";
+	default:
+		return "450 4.4.3 the recipient's domain cannot be looked up now";
+	}
+}
+
 static void
 run_resolve(const ResolveCase *c)
 {
@@ -122,15 +140,11 @@ run_resolve(const ResolveCase *c)
 	harness_turn(h);
 	const json_t *output = harness_output(h, DNS);
 	assert_int_equal(json_integer_value(json_object_get(output, "resolution_result")),
-			 c->result);
+			 c->result % 100);
 	assert_null(json_object_get(output, "mail_from_result"));
 	if (c->hosts[0] == NULL) {
 		assert_int_equal(h->opened->len, 0);
-		assert_response(
-			h->tx->mail_response,
-			c->result == 1
-				? "550 5.1.2 no mail host for the recipient's domain"
-				: "450 4.4.3 the recipient's domain cannot be looked up now");
+		assert_response(h->tx->mail_response, refusal(c->result));
 	}
 	for (guint i = 0; i < 5 && c->hosts[i] != NULL; i++) {
 		const Tx *up = harness_port(h, i)->tx;
@@ -348,6 +362,13 @@ static const Zone hosts[] = {
 	{"6.2.0.192.in-addr.arpa", DNS_PTR, DNS_OK, {"elsewhere.example.org."}},
 	{"elsewhere.example.org", DNS_A, DNS_OK, {"192.0.2.66"}},
 	{"elsewhere.example.org", DNS_AAAA, DNS_TEMP, {NULL}},
+	{"7.2.0.192.in-addr.arpa", DNS_PTR, DNS_OK, {"half.example.org."}},
+	{"half.example.org", DNS_A, DNS_TEMP, {NULL}},
+	{"half.example.org", DNS_AAAA, DNS_OK, {"2001:db8::66"}},
+	{"9.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa",
+	 DNS_PTR,
+	 DNS_OK,
+	 {"elsewhere.example.org."}},
 	{NULL, 0, 0, {NULL}},
 };
 
@@ -376,7 +397,14 @@ static const RemoteCase remote_cases[] = {
 	{"forward fails", "192.0.2.5", "x",
 	 "{\"status\":1,\"fcrdns\":false,\"ehlo_alignment\":false,\"remote_hostname\":\"temp.example.org.\"}",
 	 "450 RemoteHostFilter fwd err"},
-	{"forward fails in half", "192.0.2.6", "x",
+	{"the half fails that counts", "192.0.2.7", "x",
+	 "{\"status\":1,\"fcrdns\":false,\"ehlo_alignment\":false,\"remote_hostname\":\"half.example.org.\"}",
+	 "450 RemoteHostFilter fwd err"},
+	{"the half fails that counts, ipv6", "2001:db8::9", "x",
+	 "{\"status\":1,\"fcrdns\":false,\"ehlo_alignment\":false,"
+	 "\"remote_hostname\":\"elsewhere.example.org.\"}",
+	 "450 RemoteHostFilter fwd err"},
+	{"the other half fails", "192.0.2.6", "x",
 	 "{\"status\":0,\"fcrdns\":false,\"ehlo_alignment\":false,"
 	 "\"remote_hostname\":\"elsewhere.example.org.\"}",
 	 "-"},

@@ -187,6 +187,63 @@ test_errors(void **state)
 	workers_free(rig.workers);
 }
 
+/* Sockets of somebody else: shared by all workers, none of which takes everything. */
+static void
+on_shared(void *arg, Worker *worker, int fd, const NetAddr *peer)
+{
+	Rig *rig = arg;
+	on_accept(arg, worker, fd, peer);
+	/* Who has one holds still until another worker has the second. */
+	Deadline limit = clock_after(10 * USEC_PER_SEC);
+	struct timespec nap = {.tv_nsec = 1000000};
+	while (atomic_load(&rig->seen_workers) != 3 && !clock_passed(limit))
+		nanosleep(&nap, NULL);
+}
+
+static void
+test_open_fds(void **state)
+{
+	(void)state;
+	static const char *const hosts[] = {"127.0.0.1", "::1"};
+	Rig rig = {0};
+	rig.workers = workers_new(2, NULL);
+	assert_true(workers_start(rig.workers, NULL));
+	g_autoptr(GArray) fds = g_array_new(FALSE, FALSE, sizeof(int));
+	size_t count = has_ipv6() ? 2 : 1;
+	uint16_t port = 0;
+	int manager[2];
+	for (size_t i = 0; i < count; i++) {
+		g_autoptr(GArray) one = NULL;
+		assert_true(listener_bind_all(hosts[i], &port, &one, NULL));
+		assert_int_equal(one->len, 1);
+		int off = 0;
+		int fd = g_array_index(one, int, 0);
+		assert_int_equal(setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &off, sizeof(off)), 0);
+		manager[i] = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+		g_array_append_val(fds, fd);
+	}
+	Listener *listener = listener_open_fds(rig.workers, fds, on_shared, &rig);
+	assert_int_equal(listener_port(listener), port);
+	for (int n = 0; n < 20; n++) {
+		int fd = dial(hosts[(size_t)n % count], port);
+		assert_true(fd >= 0);
+		close(fd);
+	}
+	await_accepted(&rig, 20);
+	assert_int_equal(atomic_load(&rig.wrong), 0);
+	assert_int_equal(atomic_load(&rig.seen_workers), 3);
+	listener_free(listener);
+	/* The manager's listens on: clients wait for the next process. */
+	int fd = dial("127.0.0.1", port);
+	assert_true(fd >= 0);
+	close(fd);
+	for (size_t i = 0; i < count; i++)
+		close(manager[i]);
+	assert_int_equal(dial("127.0.0.1", port), -1);
+	assert_int_equal(atomic_load(&rig.accepted), 20);
+	workers_free(rig.workers);
+}
+
 static void
 close_all(GArray *fds)
 {
@@ -277,9 +334,8 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_localhost),
-		cmocka_unit_test(test_errors),
-		cmocka_unit_test(test_bind_all),
+		cmocka_unit_test(test_localhost),      cmocka_unit_test(test_errors),
+		cmocka_unit_test(test_open_fds),       cmocka_unit_test(test_bind_all),
 		cmocka_unit_test(test_no_descriptors),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

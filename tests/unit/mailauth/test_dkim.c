@@ -306,7 +306,10 @@ test_round_trip(void **state)
 				g_autofree char *text = sign_with(keys[type], form & 1, form >> 1,
 								  messages[i], 0);
 				size_t len = strlen(text);
-				for (size_t piece = 1; piece < 5; piece++) {
+				const char *end = strstr(text, "\r\n\r\n");
+				size_t body = end != NULL ? len - (size_t)(end - text) - 4 : 0;
+				/* The body cut at each of its bytes. */
+				for (size_t piece = 1; piece <= body + 1; piece++) {
 					Dkim got = verify_with(text, len, key_records[type], DNS_OK,
 							       piece);
 					if (got.status != DKIM_PASS)

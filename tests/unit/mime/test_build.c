@@ -84,7 +84,10 @@ static const HeaderRow HEADERS[] = {
 	 "cc: =?utf-8?B?w6Q=?= <a@b>"},
 	{"[\"cc\",[{\"display_name\":\"=?utf-8?q?x?=\",\"address\":\"a@b\"}]]",
 	 "cc: =?utf-8?B?PT91dGYtOD9xP3g/PQ==?= <a@b>"},
-	{"[\"bcc\",[{\"address\":\"\\\"a b\\\"@c\"}]]", "bcc: \"a b\"@c"},
+	{"[\"cc\",[{\"address\":\"\\\"a b\\\"@c\"}]]", "cc: \"a b\"@c"},
+	{"[\"bcc\",[{\"address\":\"a@b\"}]]", ""}, /* for nobody else to see */
+	{"[\"Bcc\",\"a@b\"]", ""},
+	{"[\"Resent-BCC\",\"a@b\"]", ""},
 	{"[\"to\",[{\"address\":\"a@b\xc3\xbc"
 	 "cher.example\"}]]",
 	 "to: a@xn--bcher-kva.example"},
@@ -96,6 +99,15 @@ static const HeaderRow HEADERS[] = {
 	{"[\"subject\",\"\"]", "subject: "},
 	{"[\"subject\",\"   \"]", "subject: "},
 	{"[\"subject\",\"a  b\\tc\"]", "subject: a  b\tc"},
+	/* Blanks in front of an encoded word: one stands there, others are encoded with it. */
+	{"[\"subject\",\"one \\t h\xc3\xa4\"]", "subject: one =?utf-8?B?CSBow6Q=?="},
+	{"[\"subject\",\"one\\th\xc3\xa4\"]", "subject: one\t=?utf-8?B?aMOk?="},
+	/* As many as may stand in front of a word, and one more. */
+	{"[\"subject\",\"a                                        b\"]",
+	 "subject: a                                        b"},
+	{"[\"subject\",\"a                                         b\"]",
+	 "subject: a\r\n =?utf-8?B?"
+	 "ICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgIGI=?="},
 	{"[\"date\",{\"unix_secs\":1709750551,\"tz_offset\":-28800}]",
 	 "date: Wed, 06 Mar 2024 10:42:31 -0800"},
 	{"[\"date\",{\"unix_secs\":1234567890}]", "date: Fri, 13 Feb 2009 23:31:30 +0000"},

@@ -835,15 +835,17 @@ test_put_etag(void **state)
 	g_autofree char *etag = current_etag(id);
 	g_autofree char *path = tx_path(id, "/body");
 	g_auto(Reply) reply = {0};
-	ask(&reply, "PUT", path, HEADERS("content-range", "bytes 0-1/*", "if-match", etag), "ab");
+	ask(&reply, "PUT", path, HEADERS("content-range", "bytes 0-1/*", "koukan-version", etag),
+	    "ab");
 	assert_int_equal(reply.status, 200);
 	g_autofree char *first = current_etag(id);
 	assert_string_equal(reply.etag, first);
-	ask(&reply, "PUT", path, HEADERS("content-range", "bytes 2-3/4", "if-match", first), "cd");
+	ask(&reply, "PUT", path, HEADERS("content-range", "bytes 2-3/4", "koukan-version", first),
+	    "cd");
 	g_autofree char *last = current_etag(id);
 	assert_string_equal(reply.etag, last);
 	assert_string_not_equal(first, last);
-	ask(&reply, "PUT", path, HEADERS("if-match", first), "abcd");
+	ask(&reply, "PUT", path, HEADERS("koukan-version", first), "abcd");
 	assert_int_equal(reply.status, 200);
 	assert_null(reply.etag);
 }

@@ -253,6 +253,17 @@ test_rubbish(void **state)
 		{"354 to DATA before DATA", HELLO SENDER "C RCPT\nR 250 r\\r\\n354 go\\r\\n\nE\n",
 		 NULL, .mail = "250 s", .rcpt = {"250 r"},
 		 .data = "450 4.5.0 next hop sent a reply before it had the command " UNSENT},
+		{"250 to MAIL before MAIL", HI "R 250 x\\r\\n250 s\\r\\n\nE\n", NULL,
+		 .mail = "450 4.5.0 next hop sent a reply before it had the command " UNSENT,
+		 LATER},
+		{"250 to MAIL before a group",
+		 HI "R 250-x\\r\\n250 PIPELINING\\r\\n250 s\\r\\n\nE\n", NULL,
+		 .mail = "450 4.5.0 next hop sent a reply before it had the command " UNSENT,
+		 LATER},
+		{"250 to RCPT before RCPT", HELLO "C MAIL\nR 250 s\\r\\n250 r\\r\\n\nE\n", NULL,
+		 .mail = "250 s",
+		 .rcpt = {"450 4.5.0 next hop sent a reply before it had the command " UNSENT},
+		 .data = "450 *"},
 		{"199", "S 199 hm\nE\n", NULL, .mail = "450 4.5.0 *", LATER},
 		{"600", "S 600 hm\nE\n", NULL, .mail = "450 4.5.0 *", LATER},
 		{"code alone", "S 220\nC EHLO\nS 250\n" SENDER RCPT BODY "S 250 done\n", NULL,
@@ -398,6 +409,53 @@ teardown(void **state)
 	return 0;
 }
 
+/* ---- limits that the hop announces (RFC 9422) ---- */
+
+static const Case announced[] = {
+	{"RCPTMAX", HI "S 250-x\nS 250 LIMITS RCPTMAX=1\n" SENDER RCPT BODY "S 250 done\n",
+	 .rcpts = two_rcpts, .mail = "250 s", .data = "250 done",
+	 .rcpt = {"250 r", "452 4.5.3 the next hop takes 1 recipients at a time " UNSENT}},
+	{"RCPTMAX, as many",
+	 HI "S 250-x\nS 250 LIMITS RCPTMAX=2\n" SENDER RCPT RCPT BODY "S 250 done\n",
+	 .rcpts = two_rcpts, .mail = "250 s", .rcpt = {"250 r", "250 r"}, .data = "250 done"},
+};
+
+static void
+test_rcptmax(void **state)
+{
+	(void)state;
+	cases_run(announced, G_N_ELEMENTS(announced));
+}
+
+/* The hop has a word on how many messages a connection serves. */
+static void
+test_mailmax(void **state)
+{
+	(void)state;
+	for (unsigned max = 1; max <= 2; max++) {
+		Live live;
+		uint16_t port;
+		live_start(&live, NULL);
+		Hop *hop = hop_new(&port);
+		g_autofree char *hello = g_strdup_printf(HI "S 250-x\nS 250 LIMITS MAILMAX=%u\n",
+							 max);
+		for (unsigned i = 0; i < 3; i++) {
+			Job job;
+			job_start(&job, &live, port, one_rcpt, "x\r\n");
+			if (i > 0 && i % max == 0)
+				hop_play(hop, "C QUIT\nS 221 bye\nE\nA\n");
+			if (i % max == 0)
+				hop_play(hop, hello);
+			hop_play(hop, SENDER RCPT BODY "S 250 done\n");
+			job_wait(&job);
+			want("MAILMAX", "data", job.data, "250 done");
+			job_clear(&job);
+		}
+		live_stop(&live);
+		hop_free(hop);
+	}
+}
+
 int
 main(void)
 {
@@ -406,6 +464,7 @@ main(void)
 		cmocka_unit_test(test_connect_timeout), cmocka_unit_test(test_rset_and_quit),
 		cmocka_unit_test(test_rubbish),         cmocka_unit_test(test_long_line),
 		cmocka_unit_test(test_reply_text),      cmocka_unit_test(test_source),
+		cmocka_unit_test(test_rcptmax),         cmocka_unit_test(test_mailmax),
 	};
 	return cmocka_run_group_tests(tests, setup, teardown);
 }

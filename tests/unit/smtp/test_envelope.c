@@ -46,6 +46,33 @@ test_caps(void **state)
 	}
 }
 
+static void
+test_limits(void **state)
+{
+	static const struct {
+		const char *text;
+		unsigned mail_max, rcpt_max;
+	} table[] = {
+		{"mx\nLIMITS RCPTMAX=20 MAILMAX=5", 5, 20},
+		{"mx\nlimits mailmax=1 x-other=3 rcptmax=999999", 1, 999999},
+		{"mx\nLIMITS", 0, 0},
+		{"mx\nLIMITS ", 0, 0},
+		{"mx\nLIMITS RCPTMAX=0 MAILMAX=", 0, 0},
+		{"mx\nLIMITS RCPTMAX=1000000 MAILMAX=7", 7, 0},
+		{"mx\nLIMITS RCPTMAX=-1  MAILMAX=2x RCPTMAX", 0, 0},
+		{"mx\nLIMITS RCPTDOMAINMAX=3 =4 ARCPTMAX=5", 0, 0},
+		{"mx LIMITS RCPTMAX=20\nXLIMITS RCPTMAX=20\nLIMITSX RCPTMAX=20", 0, 0},
+	};
+	(void)state;
+	for (size_t i = 0; i < G_N_ELEMENTS(table); i++) {
+		SmtpCaps caps;
+		smtp_caps_parse(table[i].text, &caps);
+		if (caps.mail_max != table[i].mail_max || caps.rcpt_max != table[i].rcpt_max)
+			fail_msg("%s: %u %u", table[i].text, caps.mail_max, caps.rcpt_max);
+		smtp_caps_clear(&caps);
+	}
+}
+
 /* ---- commands ---- */
 
 typedef struct Case {
@@ -245,9 +272,9 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_caps),         cmocka_unit_test(test_commands),
-		cmocka_unit_test(test_queue),        cmocka_unit_test(test_queue_one_by_one),
-		cmocka_unit_test(test_queue_window),
+		cmocka_unit_test(test_limits),           cmocka_unit_test(test_caps),
+		cmocka_unit_test(test_commands),         cmocka_unit_test(test_queue),
+		cmocka_unit_test(test_queue_one_by_one), cmocka_unit_test(test_queue_window),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

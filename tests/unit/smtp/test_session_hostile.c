@@ -138,6 +138,7 @@ few_places(Live *live)
 {
 	live->conf.limits.sessions_max = 10;
 	live->conf.stress_timeout = 200 * USEC_PER_MS;
+	live->conf.stress_total_timeout = 600 * USEC_PER_MS;
 }
 
 /* 8 of 10 places taken: who comes then, or says something then, is waited for less long. */
@@ -179,6 +180,42 @@ test_stress(void **state)
 	sock_close(eighth);
 	for (int i = 0; i < CALM; i++)
 		sock_close(calm[i]);
+	live_stop(&live);
+}
+
+/* A message that keeps coming, a byte at a time: it may while there are places, and is ended when
+ * they grow scarce, also when it began before. */
+static void
+test_stress_dribble(void **state)
+{
+	enum { OTHERS = 7 };
+	Live live;
+	int others[OTHERS];
+	struct timeval wait = {.tv_usec = 20000};
+	(void)state;
+	live_start(&live, few_places);
+	int fd = sock_connect(live.port);
+	sock_send(fd, "EHLO c\r\nMAIL FROM:<a@b>\r\nRCPT TO:<x@b>\r\nDATA\r\n");
+	for (int i = 0; i < 5; i++)
+		(void)sock_reply(fd, NULL);
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof(wait));
+	char c;
+	gint64 start = g_get_monotonic_time();
+	while (g_get_monotonic_time() - start < 900000) {
+		sock_send(fd, "x");
+		assert_int_equal(recv(fd, &c, 1, 0), -1);
+	}
+	for (int i = 0; i < OTHERS; i++)
+		others[i] = sock_connect(live.port);
+	while (recv(fd, &c, 1, 0) != 1) {
+		assert_true(g_get_monotonic_time() - start < 5000000);
+		(void)send(fd, "x", 1, MSG_NOSIGNAL);
+	}
+	assert_int_equal(c, '4');
+	assert_int_equal(live.messages->len, 0);
+	sock_close(fd);
+	for (int i = 0; i < OTHERS; i++)
+		sock_close(others[i]);
 	live_stop(&live);
 }
 
@@ -363,7 +400,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_cuts),   cmocka_unit_test(test_dribbles),
 		cmocka_unit_test(test_stress), cmocka_unit_test(test_places),
-		cmocka_unit_test(test_timing),
+		cmocka_unit_test(test_timing), cmocka_unit_test(test_stress_dribble),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -145,6 +145,30 @@ test_paths(void **state)
 	}
 }
 
+/* A control character, NUL among them, anywhere in a good argument: refused, never an end. */
+static void
+test_controls(void **state)
+{
+	static const char *const good[] = {"TO:<\"a b\"@[IPv6:2001:db8::1]> NOTIFY=NEVER",
+					   "TO:<@r.example:a@[192.0.2.1]> ORCPT=rfc822;a@b",
+					   "TO:<bob@mx.example.com>"};
+	(void)state;
+	for (size_t i = 0; i < G_N_ELEMENTS(good); i++) {
+		size_t len = strlen(good[i]);
+		for (size_t at = 0; at <= len; at++) {
+			for (char control = 0; control < 0x20; control++) {
+				g_autoptr(Mailbox) mailbox = NULL;
+				g_autoptr(GString) arg = g_string_new(good[i]);
+				g_string_insert_c(arg, (gssize)at, control);
+				if (smtp_parse_path(arg->str, arg->len, R, true, &mailbox) ==
+				    SMTP_PATH_OK)
+					fail_msg("%s: %d at %zu", good[i], control, at);
+				assert_null(mailbox);
+			}
+		}
+	}
+}
+
 /* "FROM:<LOCAL@DOMAIN>" with a local part and labels of given sizes. */
 static SmtpPathResult
 parse_sized(size_t local, size_t label, size_t domain)
@@ -254,7 +278,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_paths),       cmocka_unit_test(test_limits),
 		cmocka_unit_test(test_param_limit), cmocka_unit_test(test_sendable),
-		cmocka_unit_test(test_hello_name),
+		cmocka_unit_test(test_hello_name),  cmocka_unit_test(test_controls),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
