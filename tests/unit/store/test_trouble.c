@@ -377,6 +377,7 @@ test_locked(void **state)
 {
 	Fixture *f = *state;
 	sqlite3 *db = NULL;
+	open_hasty(f);
 	assert_int_equal(sqlite3_open(f->path, &db), SQLITE_OK);
 	assert_int_equal(sqlite3_exec(db, "BEGIN IMMEDIATE", NULL, NULL, NULL), SQLITE_OK);
 	Ask asks[] = {
