@@ -75,7 +75,7 @@ shown(const Tx *tx)
 static void
 check_again(const Tx *tx, DeferQueue *queue)
 {
-	g_autoptr(StoreRow) row = row_from_tx(tx);
+	g_autoptr(StoreRow) row = row_from_tx(tx, NULL);
 	Tx *back = tx_new(queue);
 	g_autoptr(GError) error = NULL;
 	k_assert_for(row_to_tx(row, back, &error), error != NULL ? error->message : "");
