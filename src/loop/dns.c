@@ -48,6 +48,7 @@ struct DnsQuery {
 struct Dns {
 	Worker *worker;
 	struct ub_ctx *ctx;
+	bool zones_due;      /* it forwards, and open_for_questions has not been there yet */
 	DnsSourceFn *source; /* in place of it */
 	void *source_arg;
 	DnsTap *tap; /* of the queries that are made now */
@@ -127,15 +128,19 @@ configure(Dns *dns, const DnsConfig *config, GError **ret_error)
 		if (!ub_check(ub_ctx_set_option(dns->ctx, options[i][0], options[i][1]),
 			      options[i][0], ret_error))
 			return false;
-	bool forwards;
-	if (!set_forwarders(dns, config, &forwards, ret_error) ||
-	    !set_validation(dns, forwards, ret_error))
-		return false;
-	/* Last: it closes the configuration. */
-	for (size_t i = 0; forwards && i < G_N_ELEMENTS(open_zones); i++)
-		if (!ub_check(ub_ctx_zone_add(dns->ctx, open_zones[i], "transparent"),
-			      open_zones[i], ret_error))
+	return set_forwarders(dns, config, &dns->zones_due, ret_error) &&
+	       set_validation(dns, dns->zones_due, ret_error);
+}
+
+/* Ends the configuration.  The library takes a third of a megabyte for it, so it waits for the
+ * first question: many workers never have one. */
+static bool
+open_for_questions(Dns *dns)
+{
+	for (size_t i = 0; dns->zones_due && i < G_N_ELEMENTS(open_zones); i++)
+		if (ub_ctx_zone_add(dns->ctx, open_zones[i], "transparent") != 0)
 			return false;
+	dns->zones_due = false;
 	return true;
 }
 
@@ -363,7 +368,7 @@ query_send(DnsQuery *query, const char *name)
 		query_answered(query);
 		return DNS_OK;
 	}
-	if (dns->ask_count >= ASKS_MAX)
+	if (dns->ask_count >= ASKS_MAX || !open_for_questions(dns))
 		return DNS_TEMP;
 	query->ask = ask_new(query);
 	int rc = ub_resolve_event(dns->ctx, name, (int)query->type, CLASS_IN, query->ask, on_answer,
