@@ -48,7 +48,7 @@ def test_list_show_stats(down):
             [tool.name_of(location) for location in want], filters
     table = tool.run(down, "list").splitlines()
     assert table[0].split() == ["ID", "STATE", "AGE", "TRIES", "NEXT", "FROM", "TO", "REASON"]
-    assert len(table) == 3 and "bob@two.example" in table[2] and " in 1" in table[1]
+    assert len(table) == 3 and "bob@two.example" in table[2] and re.search(r" in \d+s ", table[1])
     shown = tool.show(down, tool.name_of(first))
     assert shown["responses"]["mail_response"]["code"] // 100 == 4
     assert shown["request"]["rcpt_to"] == [{"m": "bob@one.example"}]
@@ -57,7 +57,7 @@ def test_list_show_stats(down):
     assert (counts["queued"], counts["leased"], counts["held"], counts["active"]) == (2, 0, 0, 0)
     assert {entry["destination"]: entry["queued"] for entry in counts["destinations"]} == \
         {"one.example": 1, "two.example": 1}
-    assert 0 <= counts["oldest_age"] < 60
+    assert 0 <= counts["oldest_age"] < 3600
     assert "two.example" in tool.run(down, "stats")
 
 

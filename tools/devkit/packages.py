@@ -20,7 +20,8 @@ SETS = {
     "lint": ["clang-format", "git"],
     "test": ["curl", "iproute2", "libnet-ssleay-perl", "make", "msmtp", "nsd", "openssl",
              "postfix", "postgresql", "python3-authres", "python3-dkim", "python3-dnspython",
-             "python3-nacl", "python3-pytest", "python3-spf", "python3-yaml", "swaks"],
+             "python3-nacl", "python3-pytest", "python3-pytest-xdist", "python3-spf", "python3-yaml",
+             "swaks"],
     "bench": ["postfix"],
     "crash": ["e2fsprogs", "gcc", "libc6-dev", "mount", "strace"],
 }

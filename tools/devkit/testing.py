@@ -3,7 +3,7 @@
 
   1. unit tests and fuzz corpora, built with AddressSanitizer and UndefinedBehaviorSanitizer (gcc)
   2. end-to-end tests (tests/e2e) against that binary, and against the release binary where size
-     and time are measured
+     and time are measured; a file of them on each core
   3. failure experiments, the short version (tests/crash, ./dev crash)
   4. the same under ThreadSanitizer: all unit tests, and the end-to-end tests marked `threads`
   5. a compile with clang, whose warnings are errors too
@@ -119,6 +119,8 @@ def end_to_end(setup, expression=None, marks=None):
                 "no:cacheprovider", "--tb=short", "--durations=5",
                 "--junitxml", report, "--basetemp", os.path.join(scratch, "t"),
                 os.path.join(ROOT, "tests", "e2e")]
+        if setup != "tsan":  # which keeps more than one core busy with one test
+            argv += ["-n", JOBS, "--dist", "loadfile"]
         if expression:
             argv += ["-k", expression]
         if marks:
