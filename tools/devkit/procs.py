@@ -16,8 +16,9 @@ from devkit.common import Failed
 LISTENING = re.compile(r"listening on (?:https?://)?([^\s:]+|\[[^\]]+\]):(\d+)")
 
 
-def wait_until(condition, what, seconds=15.0, alive=None):
-    """The first true value of condition(); Failed when it takes too long or `alive` has died."""
+def wait_until(condition, what, seconds=15.0, alive=None, pause=0.005):
+    """The first true value of condition(), asked every `pause` seconds; Failed when it takes too
+    long or `alive` has died."""
     end = time.monotonic() + seconds
     while True:
         value = condition()
@@ -29,7 +30,7 @@ def wait_until(condition, what, seconds=15.0, alive=None):
         if time.monotonic() > end:
             raise Failed(f"waited {seconds:g} s in vain for {what}"
                          + ("\n" + alive.tail() if alive is not None else ""))
-        time.sleep(0.005)
+        time.sleep(pause)
 
 
 def ephemeral_range():
