@@ -155,8 +155,8 @@ test_fields(void **state)
 		"ARC-Seal: i=1; a=rsa-sha256; cv=none; d=one.test; s=r; t=1700000000;",
 		"\r\nARC-Message-Signature: i=1; a=rsa-sha256; c=relaxed/relaxed;",
 		"h=from : subject : from;",
-		"\r\nARC-Authentication-Results: i=1; mx.us.test;\r\n\tspf=pass\r\n"
-		"\tsmtp.mailfrom=a@p.test\r\nAuthentication-Results: mx.us.test;",
+		("\r\nARC-Authentication-Results: i=1; mx.us.test;\r\n\tspf=pass\r\n"
+		 "\tsmtp.mailfrom=a@p.test\r\nAuthentication-Results: mx.us.test;"),
 	};
 	const char *at = message;
 	for (size_t i = 0; i < G_N_ELEMENTS(parts); i++) {

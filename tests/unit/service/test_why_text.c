@@ -92,8 +92,8 @@ test_foreign(void **state)
 		"[]",
 		"{\"filters\": [1, {}, []]}",
 		"{\"decided\": {}, \"envelope\": 5, \"answers\": []}",
-		"{\"filters\": [{\"left\": \"x\", \"notes\": [1], \"dns\": [2], \"rules\": [3],"
-		" \"answers\": [4], \"output\": 5}]}",
+		("{\"filters\": [{\"left\": \"x\", \"notes\": [1], \"dns\": [2], \"rules\": [3],"
+		 " \"answers\": [4], \"output\": 5}]}"),
 	};
 	for (size_t i = 0; i < G_N_ELEMENTS(cases); i++)
 		free(text_of(cases[i]));

@@ -503,12 +503,24 @@ test_frozen_process(void **state)
 	assert_null(row->final_reason);
 }
 
+/* The database as it is reached through the proxy. */
+static char *
+proxied_url(const Fixture *f)
+{
+	return g_strconcat(f->url, "&port=5433", NULL);
+}
+
+static PgProxy *
+start_proxy(const Fixture *f)
+{
+	return pg_proxy_start(strstr(f->url, "host=") + strlen("host="));
+}
+
 static void
 proxy_url(Fixture *f, char **ret_url, PgProxy **ret_proxy)
 {
-	const char *dir = strstr(f->url, "host=") + strlen("host=");
-	*ret_proxy = pg_proxy_start(dir);
-	*ret_url = g_strconcat(f->url, "&port=5433", NULL);
+	*ret_proxy = start_proxy(f);
+	*ret_url = proxied_url(f);
 }
 
 /* A process that stands still in the middle of a claim has locks.  Others do without it all the
@@ -520,15 +532,19 @@ test_frozen_in_claim(void **state)
 	insert(f, make_row("a", 1));
 	store_close(f->store);
 	f->store = NULL;
-	PgProxy *proxy;
-	g_autofree char *url = NULL;
-	proxy_url(f, &url, &proxy);
-	pg_proxy_cut(proxy, HOLD_CLAIM, 1);
-	pid_t pid = fork();
+	int go[2];
+	assert_int_equal(pipe(go), 0);
+	pid_t pid = fork(); /* before there are threads: the child has some of its own */
 	if (pid == 0) {
+		g_autofree char *url = proxied_url(f);
+		char byte;
+		(void)!read(go[0], &byte, 1);
 		(void)claim_of(f, open_other(f, "child", QUICK, url), 10);
 		_exit(0);
 	}
+	PgProxy *proxy = start_proxy(f);
+	pg_proxy_cut(proxy, HOLD_CLAIM, 1);
+	assert_int_equal(write(go[1], "", 1), 1);
 	Deadline end = clock_after(WAIT_MAX);
 	while (pg_proxy_cuts(proxy) == 0)
 		assert_false(clock_passed(end));
@@ -545,6 +561,8 @@ test_frozen_in_claim(void **state)
 	assert_int_equal(kill(pid, SIGKILL), 0);
 	assert_int_equal(waitpid(pid, NULL, 0), pid);
 	pg_proxy_stop(proxy);
+	close(go[0]);
+	close(go[1]);
 }
 
 /* A heartbeat that cannot be written is noticed before others act on it. */
